@@ -1,0 +1,1 @@
+"""What more than one component of the lab must agree on."""

@@ -1,0 +1,49 @@
+"""One exception for everything a person can put right, and how a command line ends with it."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+class LabError(Exception):
+    """A fault whose message says what is wrong and whose `remedy` says what to do about it."""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  What to do: {self.remedy}" if self.remedy else self.message
+
+
+def from_os_error(error: OSError) -> LabError:
+    """Say what a failed file operation means for the person who ran the command."""
+    place = error.filename or "a file"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return LabError(f"the disk is full: cannot write {place}", "free some space, then run the command again")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return LabError(
+            f"no permission for {place}: {error.strerror}",
+            "make the folder writable for you, or clone the repository to one that is",
+        )
+    return LabError(f"{place}: {error.strerror or error}")
+
+
+def run(command: Callable[[], int | None]) -> NoReturn:
+    """Run a command line and exit: 0, or what it returns, or 1 after one message about what went wrong."""
+    try:
+        status = command() or 0
+    except LabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 1
+    except OSError as error:
+        print(f"error: {from_os_error(error)}", file=sys.stderr)
+        status = 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 130
+    sys.exit(status)

@@ -1,0 +1,130 @@
+"""The registry: one MLflow registered model per problem, whose alias `champion` is served.
+
+Spoken over MLflow's REST API, so that neither the API nor the monitor needs the MLflow package.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from lab import http
+from lab.card import CARD_FILE, MODEL_FILE
+from lab.errors import LabError
+
+ALIAS = "champion"
+PACKAGE = "package"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version. `package_path` is its package under MLflow's artifact root."""
+
+    model: str
+    number: int
+    package_path: str
+    run_id: str
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The registry of one MLflow server, for one registered model."""
+
+    url: str
+    model: str
+
+    def champion(self) -> Version | None:
+        """The version that the alias names, or None while there is none."""
+        try:
+            answer = self._get("registered-models/alias", name=self.model, alias=ALIAS)
+        except http.Refused as error:
+            # MLflow says 404 for a model it does not know and 400 for an alias that is not set.
+            if error.status in (400, 404):
+                return None
+            raise
+        return self._version(answer["model_version"])
+
+    def version(self, number: int) -> Version:
+        """A registered version by its number; raise LabError when there is none."""
+        try:
+            answer = self._get("model-versions/get", name=self.model, version=str(number))
+        except http.Refused as error:
+            if error.status != 404:
+                raise
+            raise LabError(
+                f"{self.model} has no version {number}", f"the versions are listed at {self.url}/#/models"
+            ) from error
+        return self._version(answer["model_version"])
+
+    def find(self, fingerprint: str) -> Version | None:
+        """The newest version made from the recipe with this fingerprint, if any."""
+        wanted = f"name = '{self.model}' AND tags.fingerprint = '{fingerprint}'"
+        answer = self._get("model-versions/search", filter=wanted, max_results="100")
+        found = [self._version(v) for v in answer.get("model_versions", [])]
+        return max(found, key=lambda v: v.number, default=None)
+
+    def register(self, run_id: str, package_path: str, tags: dict[str, str]) -> Version:
+        """Register the package that the run holds. It is not served until `promote`."""
+        try:
+            self._post("registered-models/create", {"name": self.model})
+        except http.Refused as error:
+            if error.status not in (400, 409):  # there already
+                raise
+        answer = self._post(
+            "model-versions/create",
+            {
+                "name": self.model,
+                "source": f"mlflow-artifacts:/{package_path}",
+                "run_id": run_id,
+                "tags": [{"key": k, "value": v} for k, v in tags.items()],
+            },
+        )
+        return self._version(answer["model_version"])
+
+    def promote(self, version: Version) -> None:
+        """Point the alias at the version: the one write that changes what is served."""
+        self._post(
+            "registered-models/alias", {"name": self.model, "alias": ALIAS, "version": str(version.number)}
+        )
+
+    def tag(self, version: Version, key: str, value: str) -> None:
+        self._post(
+            "model-versions/set-tag",
+            {"name": self.model, "version": str(version.number), "key": key, "value": value},
+        )
+
+    def run_artifacts(self, run_id: str) -> str:
+        """Where a run's artifacts are, under MLflow's artifact root."""
+        uri: str = self._get("runs/get", run_id=run_id)["run"]["info"]["artifact_uri"]
+        return _artifact_path(uri)
+
+    def download(self, version: Version) -> tuple[bytes, bytes]:
+        """The package of a version: `card.json` and `model.onnx`, not yet verified."""
+        return self.artifact(version, CARD_FILE), self.artifact(version, MODEL_FILE)
+
+    def artifact(self, version: Version, name: str) -> bytes:
+        path = quote(f"{version.package_path}/{name}")
+        return http.request("GET", f"{self.url}/api/2.0/mlflow-artifacts/artifacts/{path}")
+
+    def _version(self, raw: dict[str, Any]) -> Version:
+        return Version(
+            model=self.model,
+            number=int(raw["version"]),
+            package_path=_artifact_path(raw["source"]),
+            run_id=raw.get("run_id", ""),
+            tags={tag["key"]: tag["value"] for tag in raw.get("tags", [])},
+        )
+
+    def _get(self, path: str, **query: str) -> Any:
+        return http.get_json(f"{self.url}/api/2.0/mlflow/{path}?{urlencode(query)}")
+
+    def _post(self, path: str, body: dict[str, Any]) -> Any:
+        return msgspec.json.decode(http.request("POST", f"{self.url}/api/2.0/mlflow/{path}", json=body))
+
+
+def _artifact_path(uri: str) -> str:
+    return uri.removeprefix("mlflow-artifacts:").lstrip("/")

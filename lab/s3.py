@@ -1,0 +1,54 @@
+"""The lab's bucket, with a limit on every wait."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lab.errors import LabError
+from lab.settings import Settings
+
+
+def client(settings: Settings) -> Any:
+    """A boto3 client for the lab's S3."""
+    import boto3  # here, because it costs 0.3 s that most commands need not pay
+    from botocore.config import Config
+
+    return boto3.client(
+        "s3",
+        endpoint_url=settings.s3_url,
+        aws_access_key_id=settings["S3_ACCESS_KEY"],
+        aws_secret_access_key=settings["S3_SECRET_KEY"],
+        region_name="us-east-1",
+        config=Config(
+            connect_timeout=3,
+            read_timeout=20,
+            retries={"total_max_attempts": 2, "mode": "standard"},
+            s3={"addressing_style": "path"},
+            # Some S3 servers do not know the checksums that boto3 sends by default.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+
+
+def ensure_bucket(settings: Settings) -> None:
+    """Make the bucket if it is missing; raise LabError when S3 does not let us."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    s3 = client(settings)
+    try:
+        try:
+            s3.head_bucket(Bucket=settings["S3_BUCKET"])
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+                raise
+            s3.create_bucket(Bucket=settings["S3_BUCKET"])
+    except (BotoCoreError, ClientError) as error:
+        raise unavailable(settings, error) from error
+
+
+def unavailable(settings: Settings, error: Exception) -> LabError:
+    return LabError(
+        f"S3 at {settings.s3_url} failed: {error}",
+        "see `make status` and `make logs`; `make up` starts it, then run the command again",
+    )

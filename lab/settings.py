@@ -1,0 +1,153 @@
+"""Every setting of the lab in one table: it reads `.env`, writes it, and prints the help.
+
+A value comes from the environment, else from `.env`, else from the table. Secrets have no default:
+`create_env` draws them.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from lab.errors import LabError
+
+ROOT = Path(__file__).resolve().parent.parent
+STATE = ROOT / ".lab"
+ENV_FILE = ROOT / ".env"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A row of the table. `default` is None for a secret, which is drawn and never shown."""
+
+    name: str
+    default: str | None
+    help: str
+
+    @property
+    def secret(self) -> bool:
+        return self.default is None
+
+    @property
+    def port(self) -> bool:
+        return self.name.endswith("_PORT")
+
+
+SETTINGS = (
+    Setting("ENGINE", "auto", "auto, embedded (processes) or docker (containers)"),
+    Setting("PARAMS", "params.yaml", "the problem: table, features, candidates, choice"),
+    Setting("API_PORT", "8000", "the API that serves the champion"),
+    Setting("API_WORKERS", "2", "processes of the API"),
+    Setting("DASHBOARD_PORT", "8501", "the dashboard"),
+    Setting("MLFLOW_PORT", "5000", "MLflow: runs, metrics, registry"),
+    Setting("S3_PORT", "9000", "S3: datasets, models, ledger"),
+    Setting("AWS_PORT", "4566", "the stand-in AWS"),
+    Setting("S3_MASTER_PORT", "9333", "SeaweedFS inside; this port and the same plus 10000"),
+    Setting("S3_VOLUME_PORT", "9340", "SeaweedFS inside; this port and the same plus 10000"),
+    Setting("S3_FILER_PORT", "8888", "SeaweedFS inside; this port and the same plus 10000"),
+    Setting("S3_ADMIN_PORT", "23646", "SeaweedFS inside; this port and the same plus 10000"),
+    Setting("S3_BUCKET", "lab", "the bucket that holds dvc/, mlflow/ and ledger/"),
+    Setting("S3_ENDPOINT_URL", "", "S3 elsewhere; empty means the lab's own"),
+    Setting("S3_ACCESS_KEY", None, "who signs in to S3"),
+    Setting("S3_SECRET_KEY", None, "the password for it"),
+    Setting("MLFLOW_TRACKING_URI", "", "MLflow elsewhere; empty means the lab's own"),
+    Setting("DASK_SCHEDULER_ADDRESS", "", "search on this Dask cluster, e.g. tcp://127.0.0.1:8786"),
+    Setting("START_SECONDS", "120", "how long `make up` waits for a service"),
+)
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+# SeaweedFS listens for gRPC this far above each of its HTTP ports.
+GRPC_OFFSET = 10_000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values in force. `settings["API_PORT"]` is a string; `settings.port("API_PORT")` an int."""
+
+    values: Mapping[str, str]
+
+    def __getitem__(self, name: str) -> str:
+        value = self.values.get(name, "")
+        if not value and _BY_NAME[name].secret:
+            raise LabError(f"the secret {name} is not set", f"run `make up`, or set it in {ENV_FILE}")
+        return value
+
+    def port(self, name: str) -> int:
+        return self.number(name, 1, 65_535)
+
+    def number(self, name: str, low: int, high: int) -> int:
+        """Give the setting as an int within [low, high]; raise LabError otherwise."""
+        text = self[name]
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise LabError(
+                f"{name} is {text!r}, which is not a whole number from {low} to {high}",
+                f"correct it in {ENV_FILE} or in the environment",
+            )
+        return int(text)
+
+    @property
+    def s3_url(self) -> str:
+        return self["S3_ENDPOINT_URL"] or f"http://127.0.0.1:{self.port('S3_PORT')}"
+
+    @property
+    def mlflow_url(self) -> str:
+        return self["MLFLOW_TRACKING_URI"] or f"http://127.0.0.1:{self.port('MLFLOW_PORT')}"
+
+    @property
+    def api_url(self) -> str:
+        return f"http://127.0.0.1:{self.port('API_PORT')}"
+
+    @property
+    def params(self) -> Path:
+        path = Path(self["PARAMS"])
+        return path if path.is_absolute() else ROOT / path
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings in force: `environ` (the process's own unless given), `.env`, the table."""
+    environ = os.environ if environ is None else environ
+    kept = dotenv_values(ENV_FILE) if ENV_FILE.is_file() else {}
+    return Settings({s.name: environ.get(s.name) or kept.get(s.name) or s.default or "" for s in SETTINGS})
+
+
+def create_env() -> bool:
+    """Write `.env` with fresh secrets where there is none; say whether it was written."""
+    if ENV_FILE.exists():
+        return False
+    _write({s.name: secrets.token_hex(20) for s in SETTINGS if s.secret})
+    return True
+
+
+def remember(environ: Mapping[str, str]) -> dict[str, str]:
+    """Keep in `.env` what `environ` sets otherwise than `.env` does, so that the next command
+    finds the same lab. Returns what changed, without secrets.
+    """
+    kept = {name: value or "" for name, value in dotenv_values(ENV_FILE).items()}
+    before = {s.name: kept.get(s.name) or s.default or "" for s in SETTINGS}
+    changed = {n: environ[n] for n, old in before.items() if environ.get(n) and environ[n] != old}
+    if changed:
+        _write({**kept, **changed})
+    return {name: value for name, value in changed.items() if not _BY_NAME[name].secret}
+
+
+def _write(values: Mapping[str, str]) -> None:
+    """Replace `.env` whole, readable by its owner alone from its first byte on (mkstemp's mode)."""
+    lines = ["# This lab's own settings; .env.example explains them. Not for git: it holds secrets."]
+    lines += [f"{name}={value}" for name, value in values.items()]
+    handle, name = tempfile.mkstemp(dir=ENV_FILE.parent, prefix=".env-")
+    with os.fdopen(handle, "w") as file:
+        file.write("\n".join(lines) + "\n")
+    os.replace(name, ENV_FILE)
+
+
+def example() -> str:
+    """The text of `.env.example`."""
+    lines = ["# Copied to .env only where you want another value; `make up` draws the secrets.", ""]
+    for setting in SETTINGS:
+        lines += [f"# {setting.help}", f"# {setting.name}={setting.default or ''}", ""]
+    return "\n".join(lines)

@@ -1,0 +1,85 @@
+"""`python -m trainer ingest|validate|train|choose|reproduce`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import msgspec
+
+from lab import errors, problem, settings
+from lab.problem import Metric
+from trainer.store import Paths, write_json
+
+
+def main(words: list[str] | None = None) -> int:
+    arguments = _parser().parse_args(words)
+    values = settings.load()
+    params = Path(arguments.params).resolve() if arguments.params else values.params
+    stated, paths = problem.load(params), Paths(params.parent)
+    if arguments.command == "ingest":
+        from trainer import ingest
+
+        columns, rows = ingest.ingest(stated)
+        ingest.write(columns, rows, paths.dataset)
+        print(f"{len(rows)} rows ingested from {stated.source.path}")
+    elif arguments.command == "validate":
+        from trainer import train, validate
+
+        found = validate.report(stated, train.dataset(stated, paths))
+        write_json(paths.validation, found)
+        print(f"{found['rows']} rows are valid; {found['duplicate_rows']} repeat another row whole")
+    elif arguments.command == "train":
+        _train(arguments, values, stated, paths)
+    elif arguments.command == "choose":
+        from trainer.choose import choose
+
+        choice = stated.choice
+        if arguments.metric:
+            choice = msgspec.structs.replace(choice, metric=arguments.metric, direction="")
+        choose(values, stated, paths, choice)
+    else:
+        from trainer.reproduce import reproduce
+
+        return 0 if reproduce(values, stated, arguments.version) else 1
+    return 0
+
+
+def _train(
+    arguments: argparse.Namespace, values: settings.Settings, stated: problem.Problem, paths: Paths
+) -> None:
+    from lab import http
+    from trainer import record, store, train
+
+    if not arguments.no_record:
+        http.request("GET", f"{values.mlflow_url}/health")  # before the work rather than after it
+    train.train(values, stated, paths)
+    if not arguments.no_record:
+        record.record(values, stated, paths, train.dataset(stated, paths), store.read_results(paths))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m trainer", description="Data in, champion out.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    helps = {
+        "ingest": "source file to dataset",
+        "validate": "hold the dataset against the problem",
+        "train": "evaluate, fit and export the candidates",
+        "choose": "promote or reject the best candidate",
+        "reproduce": "rebuild a registered version and compare",
+    }
+    for name, text in helps.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("--params", help="the problem; default: the setting PARAMS")
+        if name == "train":
+            command.add_argument("--no-record", action="store_true", help="do not write to MLflow")
+        if name == "choose":
+            metrics = Metric.__args__  # type: ignore[attr-defined]
+            command.add_argument("--metric", choices=metrics, help="instead of choice.metric")
+        if name == "reproduce":
+            command.add_argument("--version", type=int, required=True, help="number of the version")
+    return parser
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,147 @@
+"""Choose the champion: compare, decide, promote or reject, and enter it in the ledger."""
+
+from __future__ import annotations
+
+import getpass
+from typing import Any
+
+import msgspec
+import pandas as pd
+
+from lab import card as cards
+from lab import ledger
+from lab.errors import LabError
+from lab.problem import Candidate, Choice, Problem
+from lab.registry import PACKAGE, Registry, Version
+from lab.settings import Settings
+from trainer import lineage, report
+from trainer.decide import Champion, Decision, decide, same_recipe
+from trainer.evaluate import backend, evaluate, table
+from trainer.ingest import md5
+from trainer.record import record
+from trainer.store import Paths, Result, read_results
+from trainer.train import dataset
+
+# The entry that promoted a version is kept with it, so that a ledger write that failed can be made up for.
+DECISION = "lab.decision"
+
+
+def choose(settings: Settings, problem: Problem, paths: Paths, choice: Choice) -> Decision:
+    """Promote the best candidate, or reject it, or find that nothing is new.
+
+    Raises LabError when a service is away; then the champion is the one before, and running it again finishes
+    what was begun: the order is package, version, alias, ledger.
+    """
+    frame = dataset(problem, paths)
+    results = read_results(paths)
+    _check_fresh(problem, paths, results)
+    registry = Registry(settings.mlflow_url, problem.name)
+    entries = ledger.read(settings, problem.name)
+    version = registry.champion()
+    if version:
+        _make_up_ledger(settings, version, entries)
+    champion = _champion(settings, problem, registry, version, results, frame) if version else None
+    runs = record(settings, problem, paths, frame, results)
+    comparison = report.compare_all(results, problem.evaluation.folds, choice.alpha)
+    print(report.render(comparison, choice.metric))
+    decision = decide(results, champion, choice, problem.evaluation.folds)
+    entry = _entry(problem, choice, decision, comparison, results[decision.candidate], version)
+    if decision.action == "rejected":
+        if not any(_repeats(entry, old) for old in entries):
+            ledger.write(settings, entry)
+    elif decision.action == "promoted":
+        promoted = _promote(settings, registry, results[decision.candidate], runs[decision.candidate], entry)
+        print(f"champion: {problem.name} version {promoted.number}")
+    print(f"{decision.action}: {decision.candidate} — {decision.reason}")
+    return decision
+
+
+def _check_fresh(problem: Problem, paths: Paths, results: dict[str, Result]) -> None:
+    data_md5 = md5(paths.dataset)
+    wanted = {n: lineage.fingerprint(problem, c, data_md5) for n, c in problem.candidates.items()}
+    if wanted != {name: result.fingerprint for name, result in results.items()}:
+        raise LabError(
+            "the trained models are older than the data, the parameters or the code",
+            "run `make train` (or `dvc repro`) first",
+        )
+
+
+def _champion(
+    settings: Settings,
+    problem: Problem,
+    registry: Registry,
+    version: Version,
+    results: dict[str, Result],
+    frame: pd.DataFrame,
+) -> Champion:
+    """The champion on the present folds: a candidate's own scores if it is one, else evaluated now."""
+    card = cards.decode(registry.artifact(version, cards.CARD_FILE))
+    folds = next((r.folds for r in results.values() if same_recipe(r.recipe, card.recipe)), None)
+    if folds is None:
+        recipe = card.recipe
+        candidate = Candidate(estimator=recipe.estimator, settings=recipe.settings, grid=recipe.grid)
+        with backend(settings["DASK_SCHEDULER_ADDRESS"]):
+            folds = evaluate(problem, {recipe.candidate: candidate}, table(problem, frame))[recipe.candidate].folds
+    return Champion(card.recipe, card.lineage.fingerprint, folds)
+
+
+def _entry(
+    problem: Problem,
+    choice: Choice,
+    decision: Decision,
+    comparison: list[dict[str, Any]],
+    result: Result,
+    champion: Version | None,
+) -> ledger.Entry:
+    return ledger.Entry(
+        at=ledger.now(),
+        decision="promoted" if decision.action == "promoted" else "rejected",
+        by=getpass.getuser(),
+        model=problem.name,
+        candidate=decision.candidate,
+        fingerprint=result.fingerprint,
+        from_version=champion.number if champion else None,
+        to_version=champion.number if champion else None,
+        metric=choice.metric,
+        figures={**decision.figures, "comparison": comparison},
+        reason=decision.reason,
+    )
+
+
+def _repeats(entry: ledger.Entry, old: ledger.Entry) -> bool:
+    """Whether the same candidate was rejected for the same reason against the same champion before."""
+    return msgspec.structs.replace(entry, at=old.at, by=old.by) == old
+
+
+def _promote(
+    settings: Settings, registry: Registry, result: Result, run_id: str, entry: ledger.Entry
+) -> Version:
+    version = registry.find(result.fingerprint) or _register(registry, result, run_id)
+    card, model = registry.download(version)
+    cards.check_hash(cards.decode(card), model)  # what will be served, read back before it is
+    entry = msgspec.structs.replace(entry, to_version=version.number)
+    registry.tag(version, DECISION, _short(entry))
+    registry.promote(version)
+    ledger.write(settings, entry)
+    return version
+
+
+def _register(registry: Registry, result: Result, run_id: str) -> Version:
+    path = f"{registry.run_artifacts(run_id)}/{PACKAGE}"
+    return registry.register(
+        run_id, path, {"fingerprint": result.fingerprint, "candidate": result.recipe.candidate}
+    )
+
+
+def _short(entry: ledger.Entry) -> str:
+    """The entry without its figures: a tag has little room."""
+    return msgspec.json.encode(msgspec.structs.replace(entry, figures={})).decode()
+
+
+def _make_up_ledger(settings: Settings, champion: Version, entries: list[ledger.Entry]) -> None:
+    """Write the entry of a promotion that was cut short between the alias and the ledger."""
+    if DECISION not in champion.tags:
+        return
+    entry = msgspec.json.decode(champion.tags[DECISION], type=ledger.Entry)
+    if not any(old.at == entry.at for old in entries):
+        ledger.write(settings, entry)

@@ -1,0 +1,62 @@
+"""From a fitted pipeline to ONNX, held against scikit-learn on every row."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+from skl2onnx import to_onnx
+from skl2onnx.common.data_types import FloatTensorType
+from sklearn.pipeline import Pipeline
+
+from lab.card import TOLERANCE
+from trainer.metrics import Floats
+
+
+class Refused(Exception):
+    """The model cannot be served as ONNX; the message says why."""
+
+
+def export(model: Pipeline, x: Floats, threshold: float, name: str) -> bytes:
+    """Give the model as ONNX: input `features` (rows, features) float32, NaN for missing.
+
+    Raises Refused when it cannot be converted, or when on any row of `x` its label differs from scikit-learn's
+    or a probability by more than TOLERANCE.
+    """
+    estimator = model.steps[-1][1]
+    options = {"zipmap": False}
+    if type(estimator).__module__.startswith("sklearn.neighbors"):
+        options["optim"] = "cdist"  # 15 µs a row in place of 820
+    try:
+        converted = to_onnx(
+            model,
+            initial_types=[("features", FloatTensorType([None, x.shape[1]]))],
+            options={id(estimator): options},
+            name=name,  # a random one otherwise, and the same model would have other bytes
+        )
+        data = bytes(converted.SerializeToString(deterministic=True))
+        probability = predict(data, x)
+    except Exception as error:  # converters and the runtime raise whatever they like
+        raise Refused(f"no ONNX for {type(estimator).__name__}: {error}".splitlines()[0]) from error
+    _check(probability, model.predict_proba(x)[:, 1], threshold)
+    return data
+
+
+def predict(model: bytes, x: Floats) -> Floats:
+    """The positive class's probability for each row of `x`, shape (rows,), by ONNX Runtime."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    probability = session.run(["probabilities"], {"features": x.astype(np.float32)})[0]
+    return np.asarray(probability[:, 1], dtype=np.float64)
+
+
+def _check(onnx: Floats, sklearn: Floats, threshold: float) -> None:
+    far = np.flatnonzero(~(np.abs(onnx - sklearn) <= TOLERANCE))
+    flipped = np.flatnonzero((onnx >= threshold) != (sklearn >= threshold))
+    if len(far) or len(flipped):
+        worst = int(np.argmax(np.abs(onnx - sklearn)))
+        raise Refused(
+            f"ONNX and scikit-learn disagree: {len(far)} of {len(onnx)} probabilities by more than {TOLERANCE:g}, "
+            f"{len(flipped)} labels; worst in row {worst + 1} of the dataset, "
+            f"{onnx[worst]:.6f} against {sklearn[worst]:.6f}"
+        )

@@ -1,0 +1,184 @@
+"""Record a training in MLflow: one run a candidate under one parent run, once for each fingerprint."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import pandas as pd
+
+from lab import card as cards
+from lab import http
+from lab.errors import LabError
+from lab.problem import Problem, to_builtins
+from lab.registry import PACKAGE
+from lab.settings import Settings
+from trainer import lineage, plots
+from trainer.store import OOF_FILE, Paths, Result, read_oof
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+FINGERPRINT = "lab.fingerprint"
+
+
+def record(
+    settings: Settings, problem: Problem, paths: Paths, frame: pd.DataFrame, results: dict[str, Result]
+) -> dict[str, str]:
+    """Make sure that every result has a finished run; give the run ids by candidate.
+
+    A run that was cut short is not finished, hence made again. Raises LabError when MLflow is away.
+    """
+    http.request("GET", f"{settings.mlflow_url}/health")  # 2 s to learn that it is away
+    import mlflow
+
+    _limit_waits(mlflow)
+    mlflow.set_tracking_uri(settings.mlflow_url)
+    try:
+        client = mlflow.MlflowClient()
+        mlflow.set_experiment(problem.name)
+        experiment = client.get_experiment_by_name(problem.name).experiment_id
+        runs = {name: _finished(client, experiment, r.fingerprint) for name, r in results.items()}
+        if not all(runs.values()):
+            _record_missing(problem, paths, frame, results, runs)
+        return {name: run for name, run in runs.items() if run}
+    except (mlflow.MlflowException, OSError) as error:
+        raise LabError(
+            f"MLflow at {settings.mlflow_url} failed while the training was recorded: {str(error)[:300]}",
+            "nothing was registered and the trained models are kept; see `make status`, then run `make train` again",
+        ) from error
+
+
+def _limit_waits(mlflow: object) -> None:
+    # MLflow's own defaults would wait for minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+
+def _finished(client: MlflowClient, experiment: str, fingerprint: str) -> str | None:
+    found = client.search_runs(
+        [experiment], f"tags.`{FINGERPRINT}` = '{fingerprint}' AND attributes.status = 'FINISHED'", max_results=1
+    )
+    return str(found[0].info.run_id) if found else None
+
+
+def _record_missing(
+    problem: Problem, paths: Paths, frame: pd.DataFrame, results: dict[str, Result], runs: dict[str, str | None]
+) -> None:
+    import mlflow
+
+    commit, dirty = lineage.git_state()
+    some = next(iter(results.values()))
+    source = {"data.md5": some.data_md5, "git.commit": commit, "git.dirty": str(dirty).lower()}
+    shown = problem.source.path if not problem.data.until else f"{problem.source.path} until {problem.data.until}"
+    dataset = mlflow.data.from_pandas(
+        frame, source=shown, name=problem.name, targets=problem.target.column, digest=some.data_md5
+    )
+    with mlflow.start_run(run_name="training", tags=source):
+        mlflow.log_input(dataset, context="training")
+        mlflow.log_params(
+            {"data.until": problem.data.until, "rows": len(frame), "evaluation": str(to_builtins(problem)["evaluation"])}
+        )
+        for name, result in results.items():
+            if runs[name]:
+                continue
+            with mlflow.start_run(run_name=name, nested=True, tags=source) as run:
+                mlflow.log_input(dataset, context="training")
+                _log_candidate(problem, paths.candidates / name, result, run.info.run_id, commit, dirty)
+                # Last: a run without it, or one not FINISHED, is not taken for a whole one.
+                mlflow.set_tag(FINGERPRINT, result.fingerprint)
+                runs[name] = run.info.run_id
+
+
+def _log_candidate(
+    problem: Problem, folder: Path, result: Result, run_id: str, commit: str, dirty: bool
+) -> None:
+    import mlflow
+
+    mlflow.log_params(
+        {
+            "estimator": result.recipe.estimator,
+            **{f"settings.{k}": v for k, v in result.recipe.settings.items()},
+            **{f"grid.{k}": v for k, v in result.recipe.grid.items()},
+            **{f"best.{k}": v for k, v in result.recipe.best.items()},
+        }
+    )
+    _log_metrics(result)
+    with tempfile.TemporaryDirectory() as temporary:
+        target = Path(temporary)
+        truth, oof = read_oof(folder)
+        plots.draw_all(target / "plots", result, truth, oof)
+        (target / OOF_FILE).write_bytes((folder / OOF_FILE).read_bytes())
+        if not result.refused:
+            model = (folder / cards.MODEL_FILE).read_bytes()
+            (target / PACKAGE).mkdir()
+            (target / PACKAGE / cards.MODEL_FILE).write_bytes(model)
+            card = make_card(problem, result, run_id, commit, dirty)
+            cards.check_hash(card, model)
+            (target / PACKAGE / cards.CARD_FILE).write_bytes(cards.encode(card))
+        mlflow.log_artifacts(temporary)
+    mlflow.set_tags({"candidate": result.recipe.candidate, "refused": result.refused})
+
+
+def _log_metrics(result: Result) -> None:
+    import mlflow
+    from mlflow.entities import Metric
+    from mlflow.utils.time import get_current_time_millis
+
+    stamp = get_current_time_millis()
+    rows = [
+        Metric(f"fold.{metric}", score, stamp, step)
+        for metric, scores in result.folds.items()
+        for step, score in enumerate(scores)
+    ]
+    for metric in result.folds:
+        rows += [Metric(metric, result.mean(metric), stamp, 0), Metric(f"{metric}.sd", result.sd(metric), stamp, 0)]
+    operating = msgspec.to_builtins(result.operating)
+    rows += [Metric(f"operating.{name}", value, stamp, 0) for name, value in operating.items()]
+    mlflow.MlflowClient().log_batch(mlflow.active_run().info.run_id, metrics=rows)
+
+
+def make_card(problem: Problem, result: Result, run_id: str, commit: str, dirty: bool) -> cards.Card:
+    """The card of a trained candidate."""
+    params = to_builtins(problem)
+    return cards.Card(
+        schema_version=cards.SCHEMA_VERSION,
+        problem=problem.name,
+        title=problem.title,
+        features=[
+            cards.Feature(
+                name=name,
+                label=f.label or name.replace("_", " "),
+                type=f.type,
+                min=f.min,
+                max=f.max,
+                nullable=f.nullable,
+            )
+            for name, f in problem.features.items()
+        ],
+        classes=cards.Classes(negative=problem.target.negative.label, positive=problem.target.positive.label),
+        threshold=result.operating.threshold,
+        metrics={m: cards.Spread(mean=result.mean(m), sd=result.sd(m)) for m in result.folds},
+        operating=result.operating,
+        feature_reference=result.feature_reference,
+        score_reference=result.score_reference,
+        self_test=result.self_test,
+        recipe=result.recipe,
+        lineage=cards.Lineage(
+            git_commit=commit,
+            git_dirty=dirty,
+            data_md5=result.data_md5,
+            params_sha256=lineage.digest(params),
+            code_sha256=result.code_sha256,
+            fingerprint=result.fingerprint,
+            run_id=run_id,
+            packages=result.packages,
+        ),
+        params=params,
+        model_sha256=result.model_sha256,
+    )

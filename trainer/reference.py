@@ -1,0 +1,50 @@
+"""What the card says of the training data: reference distributions and self-test rows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lab.card import Histogram, SelfTest
+from lab.problem import Feature, Problem
+from trainer.metrics import Floats
+
+BINS = 10
+SELF_TEST_ROWS = 16
+
+
+def histograms(problem: Problem, x: Floats) -> dict[str, Histogram]:
+    """The distribution of every feature; `x` has shape (rows, features)."""
+    return {
+        name: _histogram(x[:, i], _edges(feature, x[:, i])) for i, (name, feature) in enumerate(problem.features.items())
+    }
+
+
+def score_histogram(probability: Floats) -> Histogram:
+    """The distribution of the out-of-fold probabilities, in ten equal bins."""
+    return _histogram(probability.ravel(), np.linspace(0, 1, BINS + 1))
+
+
+def self_test(x: Floats, probability: Floats) -> SelfTest:
+    """Rows spread evenly over the scores, the incomplete ones first, with the probabilities they must give."""
+    spread = np.argsort(probability, kind="stable")[np.linspace(0, len(x) - 1, SELF_TEST_ROWS).astype(int)]
+    incomplete = np.flatnonzero(np.isnan(x).any(axis=1))[: SELF_TEST_ROWS // 4]
+    picked = list(dict.fromkeys([*incomplete.tolist(), *spread.tolist()]))
+    return SelfTest(
+        rows=[[None if np.isnan(v) else float(v) for v in x[row]] for row in picked],
+        probabilities=[float(probability[row]) for row in picked],
+    )
+
+
+def _edges(feature: Feature, values: Floats) -> Floats:
+    """One bin a value for few whole numbers, else bins with equal shares of the rows."""
+    if feature.type == "integer" and feature.max - feature.min < 2 * BINS:
+        return np.arange(feature.min, feature.max + 2) - 0.5
+    inner = np.nanquantile(values, np.linspace(0, 1, BINS + 1)[1:-1])
+    return np.unique(np.concatenate([[feature.min], inner, [feature.max]]))
+
+
+def _histogram(values: Floats, edges: Floats) -> Histogram:
+    counts, _ = np.histogram(values[~np.isnan(values)], bins=edges)
+    return Histogram(
+        edges=edges.tolist(), shares=(counts / len(values)).tolist(), missing=float(np.isnan(values).mean())
+    )

@@ -1,0 +1,107 @@
+"""Rebuild a registered version from what its card records, and say what comes out the same."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from lab import card as cards
+from lab.errors import LabError
+from lab.problem import Problem
+from lab.registry import Registry
+from lab.settings import ROOT, Settings
+from trainer import lineage
+from trainer.export import predict
+from trainer.ingest import md5
+from trainer.store import Paths, Result, read_results
+
+# Sums may differ in their last digits between processors.
+METRIC_TOLERANCE = 1e-9
+
+
+def reproduce(settings: Settings, problem: Problem, number: int) -> bool:
+    """Rebuild version `number` in a fresh checkout of its commit; print and return whether all is the same."""
+    registry = Registry(settings.mlflow_url, problem.name)
+    text, model = registry.download(registry.version(number))
+    card = cards.decode(text)
+    cards.check_hash(card, model)
+    if card.lineage.git_dirty:
+        print("note: this version was trained with uncommitted changes; they are not in its commit")
+    for name, then in card.lineage.packages.items():
+        if (now := lineage.packages().get(name)) != then:
+            print(f"note: {name} is {now} here, it was {then}")
+    with _checkout(card.lineage.git_commit) as tree:
+        paths, result = _rebuild(tree, card)
+        verdicts = _compare(card, model, paths, result)
+    for line, _ in verdicts:
+        print(line)
+    return all(same for _, same in verdicts)
+
+
+@contextmanager
+def _checkout(commit: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="lab-reproduce-") as folder:
+        tree = Path(folder) / "tree"
+        done = _git("worktree", "add", "--quiet", "--detach", str(tree), commit)
+        if done.returncode:
+            raise LabError(
+                f"cannot check out {commit}: {done.stderr.strip()}",
+                "fetch the commit (git fetch --unshallow), or use the clone the version was trained in",
+            )
+        try:
+            yield tree
+        finally:
+            _git("worktree", "remove", "--force", str(tree))
+
+
+def _git(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def _rebuild(tree: Path, card: cards.Card) -> tuple[Paths, Result]:
+    """Run the stages of that commit's own code on the card's parameters, for the one candidate."""
+    name = card.recipe.candidate
+    folder = tree / ".reproduce"
+    folder.mkdir()
+    params = {**card.params, "candidates": {name: card.params["candidates"][name]}}
+    (folder / "params.yaml").write_bytes(msgspec.yaml.encode(params))
+    for stage in (["ingest"], ["validate"], ["train", "--no-record"]):
+        command = [sys.executable, "-m", "trainer", *stage, "--params", str(folder / "params.yaml")]
+        done = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=3600, check=False)
+        if done.returncode:
+            raise LabError(f"the stage {stage[0]} failed in the checkout:\n{done.stderr.strip()[-2000:]}")
+    paths = Paths(folder)
+    return paths, read_results(paths)[name]
+
+
+def _compare(card: cards.Card, model: bytes, paths: Paths, result: Result) -> list[tuple[str, bool]]:
+    def verdict(what: str, same: bool, detail: str) -> tuple[str, bool]:
+        return f"{what:<12} {'same' if same else 'DIFFERENT':<10} {detail}", same
+
+    data = md5(paths.dataset)
+    drift = max(abs(result.mean(m) - spread.mean) for m, spread in card.metrics.items())
+    x = _rows(card, paths)
+    new_model = paths.candidates / card.recipe.candidate / cards.MODEL_FILE
+    gap = float("inf")
+    if new_model.is_file():
+        gap = float(np.abs(predict(model, x) - predict(new_model.read_bytes(), x)).max())
+    return [
+        verdict("code", result.code_sha256 == card.lineage.code_sha256, f"commit {card.lineage.git_commit[:12]}"),
+        verdict("data", data == card.lineage.data_md5, f"MD5 {data}"),
+        verdict("metrics", drift <= METRIC_TOLERANCE, f"largest difference of a mean {drift:.2g}"),
+        verdict("predictions", gap <= cards.TOLERANCE, f"largest difference on {len(x)} rows {gap:.2g}"),
+    ]
+
+
+def _rows(card: cards.Card, paths: Paths) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    import pandas as pd
+
+    frame = pd.read_csv(paths.dataset)
+    return np.asarray(frame[[feature.name for feature in card.features]].to_numpy(dtype=np.float64))

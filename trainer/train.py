@@ -1,0 +1,76 @@
+"""The stage `train`: evaluate the candidates, export them, leave the results for `choose`."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+
+import pandas as pd
+
+from lab.card import Recipe
+from lab.problem import Candidate, Problem
+from lab.settings import Settings
+from trainer import lineage, reference
+from trainer.evaluate import Evaluated, Table, backend, evaluate, table
+from trainer.export import Refused, export, predict
+from trainer.ingest import md5
+from trainer.metrics import choose_threshold
+from trainer.store import Paths, Result, write_candidate, write_json
+from trainer.validate import read, validate
+
+
+def dataset(problem: Problem, paths: Paths) -> pd.DataFrame:
+    """The ingested dataset, validated and typed."""
+    return validate(problem, read(problem, paths.dataset))
+
+
+def train(settings: Settings, problem: Problem, paths: Paths) -> None:
+    """Train every candidate and write `models/`, the same bytes for the same inputs."""
+    data = table(problem, dataset(problem, paths))
+    data_md5 = md5(paths.dataset)
+    with backend(settings["DASK_SCHEDULER_ADDRESS"]):
+        evaluated = evaluate(problem, problem.candidates, data)
+    if paths.candidates.exists():
+        shutil.rmtree(paths.candidates)
+    summary = {}
+    for name, candidate in problem.candidates.items():
+        result, model = finish(problem, name, candidate, evaluated[name], data, data_md5)
+        write_candidate(paths.candidates / name, result, model, data.y, evaluated[name].oof)
+        summary[name] = {metric: round(result.mean(metric), 6) for metric in result.folds}
+        print(f"{name}: {result.refused or 'trained, ONNX agrees with scikit-learn on every row'}", flush=True)
+    write_json(paths.metrics, summary)
+
+
+def finish(
+    problem: Problem, name: str, candidate: Candidate, found: Evaluated, data: Table, data_md5: str
+) -> tuple[Result, bytes]:
+    """Choose the threshold, export, describe; the model is empty when it was refused."""
+    repeats = found.oof.shape[0]
+    operating = choose_threshold(data.y[None].repeat(repeats, 0), found.oof, problem.threshold.recall)
+    model, refused = b"", ""
+    try:
+        model = export(found.model, data.x, operating.threshold, problem.name)
+    except Refused as reason:
+        refused = str(reason)
+    served = predict(model, data.x) if model else found.model.predict_proba(data.x)[:, 1]
+    result = Result(
+        recipe=Recipe(
+            candidate=name,
+            estimator=candidate.estimator,
+            settings=candidate.settings,
+            grid=candidate.grid,
+            best=found.best,
+        ),
+        fingerprint=lineage.fingerprint(problem, candidate, data_md5),
+        data_md5=data_md5,
+        code_sha256=lineage.code_sha256(),
+        packages=lineage.packages(),
+        folds=found.folds,
+        operating=operating,
+        refused=refused,
+        model_sha256=hashlib.sha256(model).hexdigest(),
+        self_test=reference.self_test(data.x, served),
+        feature_reference=reference.histograms(problem, data.x),
+        score_reference=reference.score_histogram(found.oof),
+    )
+    return result, model

@@ -1,0 +1,104 @@
+"""Hold the dataset against the problem: columns, bounds, classes, missing values; report repeats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pandera.pandas as pa
+from pandera.errors import SchemaErrors
+
+from lab.errors import LabError
+from lab.problem import Feature, Problem
+from trainer.ingest import GROUP_COLUMN, ROW_COLUMN
+
+
+def read(problem: Problem, path: Path) -> pd.DataFrame:
+    """Read an ingested dataset, every value as text, missing ones as None."""
+    if not path.is_file():
+        raise LabError(f"there is no dataset at {path}", "run `make train`, or `dvc repro`, or `dvc pull`")
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return frame.astype(object).mask(frame == "", None)
+
+
+def validate(problem: Problem, frame: pd.DataFrame) -> pd.DataFrame:
+    """Give the dataset with typed columns: features as float64 (missing as NaN), target as 0 or 1.
+
+    Raises LabError that lists every bad row and value.
+    """
+    try:
+        schema(problem).validate(frame, lazy=True)
+    except SchemaErrors as errors:
+        raise _listed(frame, errors) from errors
+    typed = frame.copy()
+    for name in problem.features:
+        typed[name] = pd.to_numeric(frame[name]).astype("float64")
+    typed[problem.target.column] = (frame[problem.target.column] == problem.target.positive.value).astype(int)
+    return typed
+
+
+def schema(problem: Problem) -> pa.DataFrameSchema:
+    """The problem as a pandera schema over text."""
+    classes = [problem.target.negative.value, problem.target.positive.value]
+    columns: dict[str, pa.Column] = {
+        name: pa.Column(nullable=feature.nullable, checks=_checks(feature))
+        for name, feature in problem.features.items()
+    }
+    columns[problem.target.column] = pa.Column(checks=pa.Check.isin(classes, error=f"one of {classes}"))
+    columns[ROW_COLUMN] = pa.Column()
+    if problem.id:
+        columns[problem.id] = pa.Column()
+    if problem.source.groups:
+        columns[GROUP_COLUMN] = pa.Column()
+    both = pa.Check(
+        lambda frame: frame[problem.target.column].nunique() == 2, error="rows of both classes are needed"
+    )
+    return pa.DataFrameSchema(columns, strict=True, checks=both)
+
+
+def report(problem: Problem, frame: pd.DataFrame) -> dict[str, Any]:
+    """Figures about a valid dataset, duplicates among them: they are reported, not refused."""
+    target = problem.target
+    figures: dict[str, Any] = {
+        "rows": len(frame),
+        "classes": {
+            label.label: int((frame[target.column] == value).sum())
+            for value, label in enumerate((target.negative, target.positive))
+        },
+        "missing": {name: int(frame[name].isna().sum()) for name in problem.features},
+        "duplicate_rows": int(frame.duplicated(problem.columns).sum()),
+    }
+    if problem.id:
+        figures["distinct_ids"] = int(frame[problem.id].nunique())
+        figures["ids_with_both_classes"] = int((frame.groupby(problem.id)[target.column].nunique() > 1).sum())
+    return figures
+
+
+def _checks(feature: Feature) -> list[pa.Check]:
+    def fits(value: Any) -> bool:
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            return False
+        whole = feature.type == "real" or number.is_integer()
+        return whole and feature.min <= number <= feature.max
+
+    kind = "whole number" if feature.type == "integer" else "number"
+    return [pa.Check(fits, element_wise=True, error=f"a {kind} from {feature.min:g} to {feature.max:g}")]
+
+
+def _listed(frame: pd.DataFrame, errors: SchemaErrors) -> LabError:
+    lines = []
+    for case in errors.failure_cases.itertuples():
+        if pd.isna(case.index):
+            lines.append(f"  {case.check}: {case.failure_case}")
+            continue
+        wanted = "a value (this column may not be empty)" if case.check == "not_nullable" else case.check
+        row = frame.loc[case.index, ROW_COLUMN]
+        lines.append(f"  row {row}, {case.column}: {case.failure_case!r} is not {wanted}")
+    lines = list(dict.fromkeys(lines))
+    return LabError(
+        "\n".join([f"the dataset is not valid, {len(lines)} fault(s):", *lines]),
+        "correct the source, or the bounds and classes in params.yaml; row 1 is the first row of data",
+    )
