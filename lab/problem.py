@@ -21,7 +21,7 @@ Metric = Literal[
 LOSSES = frozenset({"brier", "log_loss"})
 
 
-class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
 
@@ -81,11 +81,14 @@ class Candidate(_Strict):
 
 
 class Evaluation(_Strict):
-    """Repeated stratified cross-validation; rows of one `group` are never split."""
+    """Repeated stratified cross-validation; rows of one `group` are never split.
+
+    The grid search has `inner_folds`, put together from the outer folds that are not held out.
+    """
 
     folds: Annotated[int, Meta(ge=2, le=50)] = 10
     repeats: Annotated[int, Meta(ge=1, le=50)] = 3
-    inner_folds: Annotated[int, Meta(ge=2, le=50)] = 5
+    inner_folds: Annotated[int, Meta(ge=2, le=50)] = 3
     group: Column | Literal[""] = ""
     seed: Annotated[int, Meta(ge=0, le=2**31)] = 0
     tune_on: Metric = "log_loss"
@@ -110,10 +113,10 @@ class Problem(_Strict):
     name: Name
     title: str
     source: Source
-    id: Column | Literal[""] = ""
     target: Target
     features: Annotated[dict[Column, Feature], Meta(min_length=1)]
     candidates: Annotated[dict[Name, Candidate], Meta(min_length=1)]
+    id: Column | Literal[""] = ""
     data: Data = Data()
     evaluation: Evaluation = Evaluation()
     choice: Choice = Choice()
@@ -185,6 +188,8 @@ def _group_faults(p: Problem) -> list[str]:
         faults.append("data.until needs source.groups, the dated groups it chooses from")
     if p.data.until and months and p.data.until < months[0]:
         faults.append(f"data.until {p.data.until} leaves no row: the first group is {months[0]}")
+    if p.evaluation.inner_folds >= p.evaluation.folds:
+        faults.append("evaluation.inner_folds must be below evaluation.folds")
     if p.evaluation.group not in ("", p.id):
         faults.append("evaluation.group must be the id column or empty")
     return faults

@@ -12,6 +12,7 @@ from typing import Any
 import joblib
 import numpy as np
 import pandas as pd
+from sklearn.base import clone
 from sklearn.impute import SimpleImputer
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import Pipeline
@@ -38,7 +39,8 @@ class Table:
 class Fold:
     """An outer fold: which repeat it belongs to, its rows, and the splits of its grid search.
 
-    The inner splits index into `train`.
+    The inner splits index into `train`. They are made of the repeat's other outer folds, which are
+    stratified and grouped already.
     """
 
     repeat: int
@@ -67,19 +69,20 @@ def table(problem: Problem, frame: pd.DataFrame) -> Table:
     )
 
 
-def plan(problem: Problem, data: Table) -> tuple[list[Fold], list[Split]]:
-    """The outer folds of all repeats, and the splits for the final search on all rows.
+def plan(problem: Problem, data: Table) -> list[Fold]:
+    """The outer folds of all repeats and, last, one whose training rows are all rows: the final fit.
 
     Made once, so that every candidate meets the same folds.
     """
-    evaluation = problem.evaluation
-    every = np.arange(len(data.y))
-    outer = [
-        Fold(repeat, train, test, _splits(problem, data, train, evaluation.inner_folds, repeat))
-        for repeat in range(evaluation.repeats)
-        for train, test in _splits(problem, data, every, evaluation.folds, repeat)
-    ]
-    return outer, _splits(problem, data, every, evaluation.inner_folds, 0)
+    evaluation, planned = problem.evaluation, []
+    for repeat in range(evaluation.repeats):
+        parts = _parts(problem, data, evaluation.seed + repeat)
+        for out, test in enumerate(parts):
+            others = parts[:out] + parts[out + 1 :]
+            planned.append(_fold(repeat, others, test, evaluation.inner_folds))
+        if repeat == 0:
+            final = _fold(-1, parts, np.arange(0), evaluation.inner_folds)
+    return [*planned, final]
 
 
 def evaluate(problem: Problem, candidates: dict[str, Candidate], data: Table) -> dict[str, Evaluated]:
@@ -88,17 +91,14 @@ def evaluate(problem: Problem, candidates: dict[str, Candidate], data: Table) ->
     Runs on the joblib backend that is active (see `backend`); the result does not depend on which.
     Raises LabError for a candidate that cannot be built or fitted.
     """
-    outer, whole = plan(problem, data)
+    folds = plan(problem, data)
     searches = {name: _search(problem, name, candidate) for name, candidate in candidates.items()}
     jobs = [
-        joblib.delayed(_run)(name, search, data, fold)
-        for name, search in searches.items()
-        for fold in [*outer, Fold(-1, np.arange(len(data.y)), np.arange(0), whole)]
+        joblib.delayed(_run)(name, search, data, fold) for name, search in searches.items() for fold in folds
     ]
     results = joblib.Parallel(n_jobs=-1)(jobs)
-    step = len(outer) + 1
     return {
-        name: _gathered(problem, data, outer, results[i * step : (i + 1) * step])
+        name: _gathered(problem, data, folds, results[i * len(folds) : (i + 1) * len(folds)])
         for i, name in enumerate(searches)
     }
 
@@ -156,31 +156,38 @@ def _search(problem: Problem, name: str, candidate: Candidate) -> GridSearchCV:
     )
 
 
-def _splits(problem: Problem, data: Table, rows: Ints, folds: int, repeat: int) -> list[Split]:
-    seed = problem.evaluation.seed + repeat
-    y, groups = data.y[rows], None if data.groups is None else data.groups[rows]
-    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+def _parts(problem: Problem, data: Table, seed: int) -> list[Ints]:
+    """The rows in parts of like size and class share, no group in two of them."""
+    folds = problem.evaluation.folds
+    kind = StratifiedKFold if data.groups is None else StratifiedGroupKFold
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # scikit-learn only warns of a class with fewer rows than folds
         try:
-            splits = list(kind(folds, shuffle=True, random_state=seed).split(data.x[rows], y, groups))
+            splitter = kind(folds, shuffle=True, random_state=seed)
+            parts = [test for _, test in splitter.split(data.x, data.y, data.groups)]
         except (ValueError, UserWarning) as error:
             raise _too_few(folds) from error
-    if any(len(np.unique(y[part])) < 2 for split in splits for part in split):
+    if any(len(np.unique(data.y[part])) < 2 for part in parts):
         raise _too_few(folds)
-    return splits
+    return parts
+
+
+def _fold(repeat: int, parts: list[Ints], test: Ints, inner_folds: int) -> Fold:
+    train = np.concatenate(parts)
+    owner = np.repeat(np.arange(len(parts)) * inner_folds // len(parts), [len(part) for part in parts])
+    inner = [(np.flatnonzero(owner != i), np.flatnonzero(owner == i)) for i in range(inner_folds)]
+    return Fold(repeat, train, test, inner)
 
 
 def _too_few(folds: int) -> LabError:
     return LabError(
-        f"{folds} folds are too many: some would lack a class",
-        "lower evaluation.folds or evaluation.inner_folds, or take more data",
+        f"{folds} folds are too many: some would lack a class", "lower evaluation.folds, or take more data"
     )
 
 
 def _run(name: str, search: GridSearchCV, data: Table, fold: Fold) -> tuple[Floats, Pipeline | None, dict[str, Any]]:
     """Search on the fold's training rows; give its test rows' probabilities and the best grid point."""
-    search.set_params(cv=fold.inner)
+    search = clone(search).set_params(cv=fold.inner)  # a copy: backends with threads share it
     # One thread for each process: quicker on small tables, and the same sums on every backend.
     with threadpool_limits(1):
         try:
@@ -193,10 +200,10 @@ def _run(name: str, search: GridSearchCV, data: Table, fold: Fold) -> tuple[Floa
         return search.predict_proba(data.x[fold.test])[:, 1], None, best
 
 
-def _gathered(problem: Problem, data: Table, outer: list[Fold], results: list[Any]) -> Evaluated:
+def _gathered(problem: Problem, data: Table, folds: list[Fold], results: list[Any]) -> Evaluated:
     oof = np.full((problem.evaluation.repeats, len(data.y)), np.nan)
     scores: dict[str, list[float]] = {metric: [] for metric in SCORERS}
-    for fold, (probability, _, _) in zip(outer, results, strict=False):
+    for fold, (probability, _, _) in zip(folds[:-1], results[:-1], strict=True):
         oof[fold.repeat, fold.test] = probability
         for metric, score in fold_metrics(data.y[fold.test], probability).items():
             scores[metric].append(score)

@@ -1,0 +1,86 @@
+# The lab's commands. A person, a hook and a CI job all call the same targets.
+
+PYTHON ?= python3
+VENV ?= .venv
+METRIC ?=
+SERVICE ?=
+
+# Bytecode is kept whatever the caller's habit: without it every start would compile a million lines.
+export PYTHONDONTWRITEBYTECODE :=
+# Given on make's own command line (make up API_PORT=8010 PARAMS=…), these reach the lab as environment.
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+
+PY := $(VENV)/bin/python
+# The name holds the lock file's checksum, so that a changed lock file is another target.
+sum = $(shell cksum < requirements/$(1).txt | cut -d' ' -f1)
+LAB := $(VENV)/.lab-$(call sum,lab)
+DEV := $(VENV)/.dev-$(call sum,dev)-$(call sum,lab)
+
+.DEFAULT_GOAL := help
+.PHONY: help up down status logs reset train reproduce env dev test check format bench lock
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+up: $(LAB) ## start everything; the first time, train and serve a champion
+	@$(PY) -m lab up
+
+down: $(LAB) ## stop everything, keep the state
+	@$(PY) -m lab down
+
+status: $(LAB) ## what runs, where, and how to sign in
+	@$(PY) -m lab status
+
+logs: $(LAB) ## the end of the logs [SERVICE=api] [FOLLOW=1]
+	@$(PY) -m lab logs $(SERVICE) $(if $(FOLLOW),--follow)
+
+reset: $(LAB) ## stop, and remove the state after asking [YES=1]
+	@$(PY) -m lab reset $(if $(YES),--yes)
+
+train: $(LAB) ## run the pipeline and choose the champion [METRIC=recall]
+	@$(PY) -m lab train $(if $(METRIC),--metric $(METRIC))
+
+reproduce: $(LAB) ## rebuild a registered version and compare [VERSION=1]
+	@$(PY) -m trainer reproduce --version $(or $(VERSION),$(error say which version: make reproduce VERSION=1))
+
+env: $(LAB) ## make the environment only
+dev: $(DEV) ## make the environment with the tools for tests
+
+test: $(DEV) ## every test; what the machine lacks is skipped with its reason [ARGS=-k name]
+	@$(PY) -m pytest -rs $(ARGS)
+
+check: $(DEV) ## format, lint, types, who may import whom
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+
+format: $(DEV) ## put the code into shape
+	@$(VENV)/bin/ruff format .
+	@$(VENV)/bin/ruff check --fix .
+
+bench: $(DEV) ## measure start, pipeline and memory in a fresh copy
+	@$(PY) -m tests.bench
+
+# In this order: dev.txt takes its versions from lab.txt.
+lock: $(LAB) ## compile the lock files anew
+	@cd requirements && for name in uv lab dev; do \
+	  $(abspath $(VENV))/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+	    --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $$name.in -o $$name.txt; done
+
+$(VENV)/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than 3.11. What to do: make up PYTHON=python3.13" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "error: no virtual environment. What to do: install the venv module (Debian: python3-venv)" >&2; exit 1; }
+	@$(VENV)/bin/python -m pip install --quiet --require-hashes -r requirements/uv.txt
+
+$(LAB): $(VENV)/bin/uv
+	@echo "installing the environment (1 GB; minutes the first time, seconds from the cache)"
+	@$(VENV)/bin/uv pip sync --quiet --python $(PY) --require-hashes requirements/uv.txt requirements/lab.txt
+	@rm -f $(VENV)/.lab-* $(VENV)/.dev-* && touch $@
+
+$(DEV): $(VENV)/bin/uv
+	@echo "installing the environment with the tools for tests"
+	@$(VENV)/bin/uv pip sync --quiet --python $(PY) --require-hashes requirements/uv.txt requirements/dev.txt
+	@rm -f $(VENV)/.lab-* $(VENV)/.dev-* && touch $@ $(LAB)

@@ -1,0 +1,1 @@
+"""The dashboard: it holds no model and speaks HTTP to the API."""

@@ -1,0 +1,9 @@
+"""The dashboard's entry: its pages."""
+
+from pathlib import Path
+
+import streamlit as st
+
+st.set_page_config(page_title="Effective MLOps lab", page_icon="🔬", layout="centered")
+pages = Path(__file__).parent
+st.navigation([st.Page(pages / "predict.py", title="Predict", icon="🎛️", default=True)]).run()

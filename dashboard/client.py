@@ -1,0 +1,23 @@
+"""The API, as the dashboard sees it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import msgspec
+
+from lab import http
+
+
+def model() -> dict[str, Any]:
+    """Name, version and card of the model that is served; raise LabError when there is none."""
+    found: dict[str, Any] = http.get_json(f"{os.environ['API_URL']}/model", timeout=5)
+    return found
+
+
+def predict(record: dict[str, float | None]) -> dict[str, Any]:
+    """The API's answer for one record; raise LabError when it refuses or does not answer."""
+    url = f"{os.environ['API_URL']}/predict"
+    answer: dict[str, Any] = msgspec.json.decode(http.request("POST", url, json=record, timeout=5))
+    return answer

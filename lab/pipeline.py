@@ -1,0 +1,111 @@
+"""The pipeline as the lab runs it: DVC computes, pushes, and the gate chooses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from lab import engine, http, preflight, s3
+from lab.errors import LabError
+from lab.settings import ROOT, Settings
+
+PUSH_SECONDS = 900
+
+
+def seed(settings: Settings) -> None:
+    """Make the bucket and tell DVC where it is; quick and harmless when that was done."""
+    _configure_dvc(settings)
+    try:
+        http.request("GET", f"{settings.s3_url}/{settings['S3_BUCKET']}", timeout=5)
+    except http.Refused as error:
+        if error.status == 403:  # it is there, and asks for a signature
+            return
+    except http.Unreachable as error:
+        raise s3.unavailable(settings, error) from error
+    s3.ensure_bucket(settings)
+
+
+def run(settings: Settings, metric: str) -> None:
+    """Reproduce the dataset and the candidates, push them, choose the champion.
+
+    Raises LabError when a stage fails, after the stage's own message, or when a service is away.
+    """
+    preflight.check_git()
+    definition = definition_for(settings)
+    seed(settings)
+    http.request("GET", f"{settings.mlflow_url}/health", timeout=5)
+    _call(settings, "the pipeline", ["dvc", "repro", "--quiet", str(definition)])
+    _call(settings, "pushing data and models to S3", ["dvc", "push", "--quiet", str(definition)], PUSH_SECONDS)
+    choose = [sys.executable, "-m", "trainer", "choose", *(["--metric", metric] if metric else [])]
+    _call(settings, "the choice", choose)
+
+
+def definition_for(settings: Settings) -> Path:
+    """The dvc.yaml beside the problem; for another table than the lab's own it is written when missing."""
+    folder = settings.params.parent
+    path = folder / "dvc.yaml"
+    if settings.params.name != "params.yaml" or not folder.is_relative_to(ROOT):
+        raise LabError(
+            f"{settings.params} cannot be run",
+            f"PARAMS must name a file called params.yaml in a folder of its own below {ROOT}",
+        )
+    if not path.exists():
+        path.write_text(definition(folder))
+        print(f"wrote {path.relative_to(ROOT)}: the same pipeline for this table; keep it in git")
+    return path.relative_to(ROOT)
+
+
+def definition(folder: Path) -> str:
+    """The text of dvc.yaml for a problem in `folder`."""
+    inside = folder.relative_to(ROOT)
+    text = (ROOT / "dvc.yaml").read_text()
+    root = os.path.relpath(ROOT, folder)
+    return text.replace("- root: . ", f"- root: {root} ", 1).replace("- folder: . ", f"- folder: {inside} ", 1)
+
+
+def remove_outputs(settings: Settings) -> None:
+    """Remove what the pipeline wrote into the work tree; its cache went with the state."""
+    folder = settings.params.parent
+    for path in (folder / "data" / "dataset.csv", folder / "data" / "validation.json"):
+        path.unlink(missing_ok=True)
+    if (folder / "models").exists():
+        shutil.rmtree(folder / "models")
+
+
+def _configure_dvc(settings: Settings) -> None:
+    """Write .dvc/config.local, which git ignores, for it holds the secrets."""
+    text = "\n".join(
+        [
+            "['remote \"lab\"']",
+            f"    url = s3://{settings['S3_BUCKET']}/dvc",
+            f"    endpointurl = {settings.s3_url}",
+            f"    access_key_id = {settings['S3_ACCESS_KEY']}",
+            f"    secret_access_key = {settings['S3_SECRET_KEY']}",
+            "    region = us-east-1",
+            "",
+        ]
+    )
+    path = ROOT / ".dvc" / "config.local"
+    if path.exists() and path.read_text() == text:
+        return
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    path.write_text(text)
+
+
+def _call(settings: Settings, what: str, command: list[str], seconds: int | None = None) -> None:
+    environment = {
+        **engine.environment(settings),
+        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+        "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+    }
+    environment.pop("LAB_STATE")  # `down` ends what carries it; a training is not a service
+    try:
+        done = subprocess.run(command, cwd=ROOT, env=environment, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise LabError(f"{what} took more than {seconds} s", "see `make status`, then run `make train`") from error
+    if done.returncode:
+        raise LabError(f"{what} failed; the reason stands above", "mend it, then run `make train`")

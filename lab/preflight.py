@@ -1,0 +1,127 @@
+"""What can be known to go wrong before anything is started, each with the culprit and the remedy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import psutil
+
+from lab.errors import LabError
+from lab.services import SERVICES
+from lab.settings import ROOT, STATE, Settings
+
+DISK_MB = 1_000
+MEMORY_MB = 1_500
+# A unix socket's path has at most 108 bytes on Linux, 104 on macOS.
+SOCKET_PATH = 103
+
+
+def check(settings: Settings) -> None:
+    """Raise LabError for the first thing that keeps the lab from starting."""
+    check_git()
+    _check_folder()
+    _check_room()
+    _check_ports(settings)
+
+
+def check_git() -> None:
+    """Raise LabError unless this folder is in a git checkout with a commit."""
+    if not shutil.which("git"):
+        raise LabError("git is not installed", "install git: DVC and the lineage of every model need it")
+    done = subprocess.run(
+        ["git", "rev-parse", "--verify", "HEAD"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
+    if done.returncode:
+        raise LabError(
+            f"{ROOT} is not a git checkout with a commit: {done.stderr.strip()}",
+            "clone the repository, or: git init && git add -A && git commit -m Begin",
+        )
+
+
+def _check_folder() -> None:
+    socket_path = STATE / "run" / "supervisor.sock"
+    if len(os.fsencode(socket_path)) > SOCKET_PATH:
+        raise LabError(
+            f"the path {ROOT} is too long: the lab's control socket would exceed {SOCKET_PATH} bytes",
+            "move the clone to a shorter path",
+        )
+    STATE.mkdir(mode=0o700, exist_ok=True)  # a read-only folder shows here, as an OSError
+    probe = STATE / ".writable"
+    probe.write_text("")
+    probe.unlink()
+
+
+def _check_room() -> None:
+    free = shutil.disk_usage(ROOT).free // 2**20
+    if free < DISK_MB:
+        raise LabError(
+            f"only {free} MB are free on the disk of {ROOT}; the lab needs {DISK_MB}",
+            "free some space, or clone to another disk",
+        )
+    memory = psutil.virtual_memory().available // 2**20
+    if memory < MEMORY_MB:
+        hungry = sorted(psutil.process_iter(["name", "memory_info"]), key=_rss, reverse=True)[:3]
+        names = ", ".join(f"{p.info['name']} (pid {p.pid}, {_rss(p) // 2**20} MB)" for p in hungry)
+        raise LabError(
+            f"only {memory} MB of memory are available; the lab needs {MEMORY_MB}. The largest users: {names}",
+            "close one of them",
+        )
+
+
+def _rss(process: psutil.Process) -> int:
+    return process.info["memory_info"].rss if process.info["memory_info"] else 0
+
+
+def _check_ports(settings: Settings) -> None:
+    wanted: dict[int, str] = {}
+    for service in SERVICES:
+        for port, setting in service.ports(settings).items():
+            if port in wanted:
+                raise LabError(
+                    f"{setting} and {wanted[port]} both need port {port}",
+                    "give one of them another port in .env; SeaweedFS also takes each of its ports plus 10000",
+                )
+            wanted[port] = setting
+    for port, setting in wanted.items():
+        if not _free(port):
+            raise LabError(
+                f"port {port} ({setting}) is in use{_holder(port)}",
+                f"stop that program, or choose another port: make up {setting}={_suggest(port)}",
+            )
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As the servers do: a port in TIME_WAIT counts as free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _suggest(port: int) -> int:
+    return next((p for p in range(port + 1, min(port + 500, 55_535)) if _free(p) and _free(p + 10_000)), port)
+
+
+def _holder(port: int) -> str:
+    try:
+        for connection in psutil.net_connections("inet"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                process = psutil.Process(connection.pid)
+                return f" by {process.name()} (pid {process.pid}{_folder(process)})"
+    except psutil.Error:  # macOS and other people's processes: not for us to see
+        pass
+    return " by a program this user may not see"
+
+
+def _folder(process: psutil.Process) -> str:
+    try:
+        return f", in {Path(process.cwd())}"
+    except psutil.Error:
+        return ""
