@@ -58,7 +58,7 @@ SETTINGS = (
     Setting("S3_SECRET_KEY", None, "the password for it"),
     Setting("MLFLOW_TRACKING_URI", "", "MLflow elsewhere; empty means the lab's own"),
     Setting("DASK_SCHEDULER_ADDRESS", "", "search on this Dask cluster, e.g. tcp://127.0.0.1:8786"),
-    Setting("START_SECONDS", "120", "how long `make up` waits for a service"),
+    Setting("START_SECONDS", "300", "how long `make up` waits for a service"),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 # SeaweedFS listens for gRPC this far above each of its HTTP ports.
