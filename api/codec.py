@@ -14,7 +14,7 @@ from api.model import Model
 from lab.card import Feature
 
 
-class Invalid(Exception):
+class InvalidError(Exception):
     """A request the API refuses; `errors` names every wrong field."""
 
     def __init__(self, detail: str, errors: list[dict[str, str]] | None = None) -> None:
@@ -24,18 +24,18 @@ class Invalid(Exception):
 
 
 def read_record(features: list[Feature], body: bytes) -> NDArray[np.float32]:
-    """A row of shape (1, features) from a JSON object, a missing value as NaN; raise Invalid."""
+    """A row of shape (1, features) from a JSON object, a missing value as NaN; raise InvalidError."""
     try:
         record = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Invalid(f"the body is not JSON: {error}") from error
+        raise InvalidError(f"the body is not JSON: {error}") from error
     if not isinstance(record, dict):
-        raise Invalid("the body must be a JSON object with one value a feature")
+        raise InvalidError("the body must be a JSON object with one value a feature")
     faults = {f.name: fault for f in features if (fault := _fault(f, record))}
-    faults |= {name: "is not a feature of this model" for name in record.keys() - {f.name for f in features}}
+    faults |= dict.fromkeys(record.keys() - {f.name for f in features}, "is not a feature of this model")
     if faults:
         errors = [{"field": name, "problem": problem} for name, problem in faults.items()]
-        raise Invalid(f"{len(errors)} field(s) are wrong", errors)
+        raise InvalidError(f"{len(errors)} field(s) are wrong", errors)
     values = [record.get(f.name) for f in features]
     return np.array([[math.nan if value is None else value for value in values]], dtype=np.float32)
 

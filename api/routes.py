@@ -5,13 +5,13 @@ from __future__ import annotations
 from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
-from api.codec import Invalid, answer, problem, read_record, reply
+from api.codec import InvalidError, answer, problem, read_record, reply
 from api.model import Follower, Model
 
 routes = Blueprint("routes", __name__)
 
 
-class NoModel(Exception):
+class NoModelError(Exception):
     """No verified model is loaded; the message says why."""
 
 
@@ -24,7 +24,7 @@ def _model() -> Model:
     follower = _follower()
     model = follower.model
     if model is None:
-        raise NoModel(follower.fault)
+        raise NoModelError(follower.fault)
     return model
 
 
@@ -54,13 +54,13 @@ def readyz() -> Response:
     return reply({"status": "ready", "version": model.version, "registry": _follower().fault or "followed"})
 
 
-@routes.app_errorhandler(Invalid)
-def refuse(error: Invalid) -> Response:
+@routes.app_errorhandler(InvalidError)
+def refuse(error: InvalidError) -> Response:
     return problem(422 if error.errors else 400, "Invalid request", error.detail, error.errors)
 
 
-@routes.app_errorhandler(NoModel)
-def not_ready(error: NoModel) -> Response:
+@routes.app_errorhandler(NoModelError)
+def not_ready(error: NoModelError) -> Response:
     return problem(503, "No model", str(error))
 
 

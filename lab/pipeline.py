@@ -20,10 +20,10 @@ def seed(settings: Settings) -> None:
     _configure_dvc(settings)
     try:
         http.request("GET", f"{settings.s3_url}/{settings['S3_BUCKET']}", timeout=5)
-    except http.Refused as error:
+    except http.RefusedError as error:
         if error.status == 403:  # it is there, and asks for a signature
             return
-    except http.Unreachable as error:
+    except http.UnreachableError as error:
         raise s3.unavailable(settings, error) from error
     s3.ensure_bucket(settings)
 
@@ -63,7 +63,7 @@ def definition(folder: Path) -> str:
     inside = folder.relative_to(ROOT)
     text = (ROOT / "dvc.yaml").read_text()
     root = os.path.relpath(ROOT, folder)
-    return text.replace("- root: . ", f"- root: {root} ", 1).replace("- folder: . ", f"- folder: {inside} ", 1)
+    return text.replace("root: . ", f"root: {root} ", 1).replace("folder: . ", f"folder: {inside} ", 1)
 
 
 def remove_outputs(settings: Settings) -> None:

@@ -112,7 +112,7 @@ def _suggest(port: int) -> int:
 def _holder(port: int) -> str:
     try:
         for connection in psutil.net_connections("inet"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            if connection.status == psutil.CONN_LISTEN and connection.pid and tuple(connection.laddr)[1:2] == (port,):
                 process = psutil.Process(connection.pid)
                 return f" by {process.name()} (pid {process.pid}{_folder(process)})"
     except psutil.Error:  # macOS and other people's processes: not for us to see

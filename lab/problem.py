@@ -14,25 +14,19 @@ Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Column = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,62}$")]
 Month = Annotated[str, Meta(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
 Share = Annotated[float, Meta(ge=0, le=1)]
-Metric = Literal[
-    "roc_auc", "average_precision", "recall", "precision", "f1", "accuracy", "brier", "log_loss"
-]
+Metric = Literal["roc_auc", "average_precision", "recall", "precision", "f1", "accuracy", "brier", "log_loss"]
 # The better value of these is the lower one.
 LOSSES = frozenset({"brier", "log_loss"})
 
 
-class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    pass
-
-
-class Group(_Strict):
+class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`rows` rows in a row that were reported in `month`."""
 
     month: Month
     rows: Annotated[int, Meta(ge=0)]
 
 
-class Source(_Strict):
+class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The file as its makers distribute it: comma separated."""
 
     path: str
@@ -43,26 +37,26 @@ class Source(_Strict):
     groups: list[Group] = []
 
 
-class Data(_Strict):
+class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`until`: the last month whose dated groups are in the dataset; empty means all."""
 
     until: Month | Literal[""] = ""
 
 
-class ClassLabel(_Strict):
+class ClassLabel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A class: `value` as it stands in the source, `label` as people read it."""
 
     value: str
     label: str
 
 
-class Target(_Strict):
+class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     column: Column
     negative: ClassLabel
     positive: ClassLabel
 
 
-class Feature(_Strict):
+class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bounds are inclusive."""
 
     type: Literal["integer", "real"]
@@ -72,7 +66,7 @@ class Feature(_Strict):
     label: str = ""
 
 
-class Candidate(_Strict):
+class Candidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An estimator by its import path, what it is always given, and the grid to search."""
 
     estimator: str
@@ -80,7 +74,7 @@ class Candidate(_Strict):
     grid: dict[str, list[Any]] = {}
 
 
-class Evaluation(_Strict):
+class Evaluation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Repeated stratified cross-validation; rows of one `group` are never split.
 
     The grid search has `inner_folds`, put together from the outer folds that are not held out.
@@ -94,7 +88,7 @@ class Evaluation(_Strict):
     tune_on: Metric = "log_loss"
 
 
-class Choice(_Strict):
+class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The gate. `floors` are least values (for brier and log_loss: greatest)."""
 
     metric: Metric = "roc_auc"
@@ -103,13 +97,13 @@ class Choice(_Strict):
     floors: dict[Metric, float] = {}
 
 
-class Threshold(_Strict):
+class Threshold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The decision threshold is the highest one that reaches this recall out of fold."""
 
     recall: Annotated[float, Meta(gt=0, le=1)] = 0.95
 
 
-class Problem(_Strict):
+class Problem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Name
     title: str
     source: Source

@@ -41,7 +41,7 @@ class Registry:
         """The version that the alias names, or None while there is none."""
         try:
             answer = self._get("registered-models/alias", name=self.model, alias=ALIAS)
-        except http.Refused as error:
+        except http.RefusedError as error:
             # MLflow says 404 for a model it does not know and 400 for an alias that is not set.
             if error.status in (400, 404):
                 return None
@@ -52,7 +52,7 @@ class Registry:
         """A registered version by its number; raise LabError when there is none."""
         try:
             answer = self._get("model-versions/get", name=self.model, version=str(number))
-        except http.Refused as error:
+        except http.RefusedError as error:
             if error.status != 404:
                 raise
             raise LabError(
@@ -71,7 +71,7 @@ class Registry:
         """Register the package that the run holds. It is not served until `promote`."""
         try:
             self._post("registered-models/create", {"name": self.model})
-        except http.Refused as error:
+        except http.RefusedError as error:
             if error.status not in (400, 409):  # there already
                 raise
         answer = self._post(
@@ -87,9 +87,7 @@ class Registry:
 
     def promote(self, version: Version) -> None:
         """Point the alias at the version: the one write that changes what is served."""
-        self._post(
-            "registered-models/alias", {"name": self.model, "alias": ALIAS, "version": str(version.number)}
-        )
+        self._post("registered-models/alias", {"name": self.model, "alias": ALIAS, "version": str(version.number)})
 
     def tag(self, version: Version, key: str, value: str) -> None:
         self._post(

@@ -25,7 +25,7 @@ class Service:
     def healthy(self, settings: Settings, timeout: float = 2) -> bool:
         try:
             http.request("GET", self.url(settings) + self.health, timeout=timeout)
-        except (http.Unreachable, http.Refused):
+        except (http.UnreachableError, http.RefusedError):
             return False
         return True
 

@@ -142,7 +142,7 @@ def _write(values: Mapping[str, str]) -> None:
     handle, name = tempfile.mkstemp(dir=ENV_FILE.parent, prefix=".env-")
     with os.fdopen(handle, "w") as file:
         file.write("\n".join(lines) + "\n")
-    os.replace(name, ENV_FILE)
+    Path(name).replace(ENV_FILE)
 
 
 def example() -> str:

@@ -30,7 +30,9 @@ def main(words: list[str] | None = None) -> int:
         write_json(paths.validation, found)
         print(f"{found['rows']} rows are valid; {found['duplicate_rows']} repeat another row whole")
     elif arguments.command == "train":
-        _train(arguments, values, stated, paths)
+        from trainer import train
+
+        train.train(values, stated, paths)
     elif arguments.command == "choose":
         from trainer.choose import choose
 
@@ -43,19 +45,6 @@ def main(words: list[str] | None = None) -> int:
 
         return 0 if reproduce(values, stated, arguments.version) else 1
     return 0
-
-
-def _train(
-    arguments: argparse.Namespace, values: settings.Settings, stated: problem.Problem, paths: Paths
-) -> None:
-    from lab import http
-    from trainer import record, store, train
-
-    if not arguments.no_record:
-        http.request("GET", f"{values.mlflow_url}/health")  # before the work rather than after it
-    train.train(values, stated, paths)
-    if not arguments.no_record:
-        record.record(values, stated, paths, train.dataset(stated, paths), store.read_results(paths))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,8 +60,6 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in helps.items():
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--params", help="the problem; default: the setting PARAMS")
-        if name == "train":
-            command.add_argument("--no-record", action="store_true", help="do not write to MLflow")
         if name == "choose":
             metrics = Metric.__args__  # type: ignore[attr-defined]
             command.add_argument("--metric", choices=metrics, help="instead of choice.metric")

@@ -113,9 +113,7 @@ def _repeats(entry: ledger.Entry, old: ledger.Entry) -> bool:
     return msgspec.structs.replace(entry, at=old.at, by=old.by) == old
 
 
-def _promote(
-    settings: Settings, registry: Registry, result: Result, run_id: str, entry: ledger.Entry
-) -> Version:
+def _promote(settings: Settings, registry: Registry, result: Result, run_id: str, entry: ledger.Entry) -> Version:
     version = registry.find(result.fingerprint) or _register(registry, result, run_id)
     card, model = registry.download(version)
     cards.check_hash(cards.decode(card), model)  # what will be served, read back before it is
@@ -128,9 +126,7 @@ def _promote(
 
 def _register(registry: Registry, result: Result, run_id: str) -> Version:
     path = f"{registry.run_artifacts(run_id)}/{PACKAGE}"
-    return registry.register(
-        run_id, path, {"fingerprint": result.fingerprint, "candidate": result.recipe.candidate}
-    )
+    return registry.register(run_id, path, {"fingerprint": result.fingerprint, "candidate": result.recipe.candidate})
 
 
 def _short(entry: ledger.Entry) -> str:

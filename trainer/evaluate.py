@@ -93,9 +93,7 @@ def evaluate(problem: Problem, candidates: dict[str, Candidate], data: Table) ->
     """
     folds = plan(problem, data)
     searches = {name: _search(problem, name, candidate) for name, candidate in candidates.items()}
-    jobs = [
-        joblib.delayed(_run)(name, search, data, fold) for name, search in searches.items() for fold in folds
-    ]
+    jobs = [joblib.delayed(_run)(name, search, data, fold) for name, search in searches.items() for fold in folds]
     results = joblib.Parallel(n_jobs=-1)(jobs)
     return {
         name: _gathered(problem, data, folds, results[i * len(folds) : (i + 1) * len(folds)])
@@ -180,9 +178,7 @@ def _fold(repeat: int, parts: list[Ints], test: Ints, inner_folds: int) -> Fold:
 
 
 def _too_few(folds: int) -> LabError:
-    return LabError(
-        f"{folds} folds are too many: some would lack a class", "lower evaluation.folds, or take more data"
-    )
+    return LabError(f"{folds} folds are too many: some would lack a class", "lower evaluation.folds, or take more data")
 
 
 def _run(name: str, search: GridSearchCV, data: Table, fold: Fold) -> tuple[Floats, Pipeline | None, dict[str, Any]]:

@@ -12,18 +12,18 @@ from lab.card import TOLERANCE
 from trainer.metrics import Floats
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The model cannot be served as ONNX; the message says why."""
 
 
 def export(model: Pipeline, x: Floats, threshold: float, name: str) -> bytes:
     """Give the model as ONNX: input `features` (rows, features) float32, NaN for missing.
 
-    Raises Refused when it cannot be converted, or when on any row of `x` its label differs from scikit-learn's
+    Raises RefusedError when it cannot be converted, or when on any row of `x` its label differs from scikit-learn's
     or a probability by more than TOLERANCE.
     """
     estimator = model.steps[-1][1]
-    options = {"zipmap": False}
+    options: dict[str, bool | str] = {"zipmap": False}
     if type(estimator).__module__.startswith("sklearn.neighbors"):
         options["optim"] = "cdist"  # 15 µs a row in place of 820
     try:
@@ -36,7 +36,7 @@ def export(model: Pipeline, x: Floats, threshold: float, name: str) -> bytes:
         data = bytes(converted.SerializeToString(deterministic=True))
         probability = predict(data, x)
     except Exception as error:  # converters and the runtime raise whatever they like
-        raise Refused(f"no ONNX for {type(estimator).__name__}: {error}".splitlines()[0]) from error
+        raise RefusedError(f"no ONNX for {type(estimator).__name__}: {error}".splitlines()[0]) from error
     _check(probability, model.predict_proba(x)[:, 1], threshold)
     return data
 
@@ -55,7 +55,7 @@ def _check(onnx: Floats, sklearn: Floats, threshold: float) -> None:
     flipped = np.flatnonzero((onnx >= threshold) != (sklearn >= threshold))
     if len(far) or len(flipped):
         worst = int(np.argmax(np.abs(onnx - sklearn)))
-        raise Refused(
+        raise RefusedError(
             f"ONNX and scikit-learn disagree: {len(far)} of {len(onnx)} probabilities by more than {TOLERANCE:g}, "
             f"{len(flipped)} labels; worst in row {worst + 1} of the dataset, "
             f"{onnx[worst]:.6f} against {sklearn[worst]:.6f}"

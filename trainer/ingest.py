@@ -96,7 +96,5 @@ def _months(problem: Problem, rows: int, path: Path) -> list[str]:
     groups = problem.source.groups
     stated = sum(group.rows for group in groups)
     if groups and stated != rows:
-        raise LabError(
-            f"source.groups add up to {stated} rows, {path} has {rows}", "correct the rows of source.groups"
-        )
+        raise LabError(f"source.groups add up to {stated} rows, {path} has {rows}", "correct the rows of source.groups")
     return [group.month for group in groups for _ in range(group.rows)]

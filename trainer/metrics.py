@@ -99,6 +99,4 @@ def corrected_t_test(first: Sequence[float], second: Sequence[float], folds: int
 
 def gain_of(metric: str, first: Sequence[float], second: Sequence[float], folds: int) -> Comparison:
     """As `corrected_t_test`, a gain being what is better in this metric."""
-    return (
-        corrected_t_test(second, first, folds) if metric in LOSSES else corrected_t_test(first, second, folds)
-    )
+    return corrected_t_test(second, first, folds) if metric in LOSSES else corrected_t_test(first, second, folds)

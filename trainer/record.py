@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,9 +34,9 @@ def record(
     A run that was cut short is not finished, hence made again. Raises LabError when MLflow is away.
     """
     http.request("GET", f"{settings.mlflow_url}/health")  # 2 s to learn that it is away
+    _limit_waits()
     import mlflow
 
-    _limit_waits(mlflow)
     mlflow.set_tracking_uri(settings.mlflow_url)
     try:
         client = mlflow.MlflowClient()
@@ -52,10 +53,11 @@ def record(
         ) from error
 
 
-def _limit_waits(mlflow: object) -> None:
+def _limit_waits() -> None:
     # MLflow's own defaults would wait for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
@@ -76,13 +78,19 @@ def _record_missing(
     some = next(iter(results.values()))
     source = {"data.md5": some.data_md5, "git.commit": commit, "git.dirty": str(dirty).lower()}
     shown = problem.source.path if not problem.data.until else f"{problem.source.path} until {problem.data.until}"
-    dataset = mlflow.data.from_pandas(
-        frame, source=shown, name=problem.name, targets=problem.target.column, digest=some.data_md5
-    )
+    with warnings.catch_warnings():  # it guesses at what kind of place the source is, and hints at types
+        warnings.simplefilter("ignore", UserWarning)
+        dataset = mlflow.data.from_pandas(
+            frame, source=shown, name=problem.name, targets=problem.target.column, digest=some.data_md5
+        )
     with mlflow.start_run(run_name="training", tags=source):
         mlflow.log_input(dataset, context="training")
         mlflow.log_params(
-            {"data.until": problem.data.until, "rows": len(frame), "evaluation": str(to_builtins(problem)["evaluation"])}
+            {
+                "data.until": problem.data.until,
+                "rows": len(frame),
+                "evaluation": str(to_builtins(problem)["evaluation"]),
+            }
         )
         for name, result in results.items():
             if runs[name]:
@@ -95,9 +103,7 @@ def _record_missing(
                 runs[name] = run.info.run_id
 
 
-def _log_candidate(
-    problem: Problem, folder: Path, result: Result, run_id: str, commit: str, dirty: bool
-) -> None:
+def _log_candidate(problem: Problem, folder: Path, result: Result, run_id: str, commit: str, dirty: bool) -> None:
     import mlflow
 
     mlflow.log_params(

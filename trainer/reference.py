@@ -15,7 +15,8 @@ SELF_TEST_ROWS = 16
 def histograms(problem: Problem, x: Floats) -> dict[str, Histogram]:
     """The distribution of every feature; `x` has shape (rows, features)."""
     return {
-        name: _histogram(x[:, i], _edges(feature, x[:, i])) for i, (name, feature) in enumerate(problem.features.items())
+        name: _histogram(x[:, i], _edges(feature, x[:, i]))
+        for i, (name, feature) in enumerate(problem.features.items())
     }
 
 

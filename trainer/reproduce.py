@@ -72,11 +72,11 @@ def _rebuild(tree: Path, card: cards.Card) -> tuple[Paths, Result]:
     folder.mkdir()
     params = {**card.params, "candidates": {name: card.params["candidates"][name]}}
     (folder / "params.yaml").write_bytes(msgspec.yaml.encode(params))
-    for stage in (["ingest"], ["validate"], ["train", "--no-record"]):
-        command = [sys.executable, "-m", "trainer", *stage, "--params", str(folder / "params.yaml")]
+    for stage in ("ingest", "validate", "train"):
+        command = [sys.executable, "-m", "trainer", stage, "--params", str(folder / "params.yaml")]
         done = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=3600, check=False)
         if done.returncode:
-            raise LabError(f"the stage {stage[0]} failed in the checkout:\n{done.stderr.strip()[-2000:]}")
+            raise LabError(f"the stage {stage} failed in the checkout:\n{done.stderr.strip()[-2000:]}")
     paths = Paths(folder)
     return paths, read_results(paths)[name]
 

@@ -12,7 +12,7 @@ from lab.problem import Candidate, Problem
 from lab.settings import Settings
 from trainer import lineage, reference
 from trainer.evaluate import Evaluated, Table, backend, evaluate, table
-from trainer.export import Refused, export, predict
+from trainer.export import RefusedError, export, predict
 from trainer.ingest import md5
 from trainer.metrics import choose_threshold
 from trainer.store import Paths, Result, write_candidate, write_json
@@ -21,7 +21,7 @@ from trainer.validate import read, validate
 
 def dataset(problem: Problem, paths: Paths) -> pd.DataFrame:
     """The ingested dataset, validated and typed."""
-    return validate(problem, read(problem, paths.dataset))
+    return validate(problem, read(paths.dataset))
 
 
 def train(settings: Settings, problem: Problem, paths: Paths) -> None:
@@ -50,7 +50,7 @@ def finish(
     model, refused = b"", ""
     try:
         model = export(found.model, data.x, operating.threshold, problem.name)
-    except Refused as reason:
+    except RefusedError as reason:
         refused = str(reason)
     served = predict(model, data.x) if model else found.model.predict_proba(data.x)[:, 1]
     result = Result(

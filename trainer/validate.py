@@ -14,7 +14,7 @@ from lab.problem import Feature, Problem
 from trainer.ingest import GROUP_COLUMN, ROW_COLUMN
 
 
-def read(problem: Problem, path: Path) -> pd.DataFrame:
+def read(path: Path) -> pd.DataFrame:
     """Read an ingested dataset, every value as text, missing ones as None."""
     if not path.is_file():
         raise LabError(f"there is no dataset at {path}", "run `make train`, or `dvc repro`, or `dvc pull`")
@@ -51,9 +51,7 @@ def schema(problem: Problem) -> pa.DataFrameSchema:
         columns[problem.id] = pa.Column()
     if problem.source.groups:
         columns[GROUP_COLUMN] = pa.Column()
-    both = pa.Check(
-        lambda frame: frame[problem.target.column].nunique() == 2, error="rows of both classes are needed"
-    )
+    both = pa.Check(lambda frame: frame[problem.target.column].nunique() == 2, error="rows of both classes are needed")
     return pa.DataFrameSchema(columns, strict=True, checks=both)
 
 
@@ -92,7 +90,7 @@ def _listed(frame: pd.DataFrame, errors: SchemaErrors) -> LabError:
     lines = []
     for case in errors.failure_cases.itertuples():
         if pd.isna(case.index):
-            lines.append(f"  {case.check}: {case.failure_case}")
+            lines.append(f"  {case.check}")
             continue
         wanted = "a value (this column may not be empty)" if case.check == "not_nullable" else case.check
         row = frame.loc[case.index, ROW_COLUMN]

@@ -1,0 +1,128 @@
+"""The kernel: settings, the problem, the card, and that files which must agree do."""
+
+from __future__ import annotations
+
+import stat
+
+import msgspec
+import pytest
+
+from lab import card, pipeline, preflight, problem, settings
+from lab.errors import LabError
+from lab.settings import ROOT
+from trainer.lineage import CODE
+
+PARAMS = (ROOT / "params.yaml").read_text()
+
+
+@pytest.fixture
+def env_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "ENV_FILE", tmp_path / ".env")
+    return tmp_path / ".env"
+
+
+def test_secrets_are_fresh_and_for_the_owner_alone(env_file):
+    """`.env` is written once, mode 600, with secrets that differ from clone to clone."""
+    assert settings.create_env()
+    first = settings.load({})["S3_SECRET_KEY"]
+    assert stat.S_IMODE(env_file.stat().st_mode) == 0o600
+    assert len(first) == 40
+    assert not settings.create_env()
+    env_file.unlink()
+    settings.create_env()
+    assert settings.load({})["S3_SECRET_KEY"] != first
+
+
+def test_environment_wins_and_is_remembered_without_showing_secrets(env_file):
+    """A setting given once on the command line holds for the next command; a secret is never reported."""
+    settings.create_env()
+    assert settings.load({"API_PORT": "8010"}).port("API_PORT") == 8010
+    assert settings.remember({"API_PORT": "8010", "S3_SECRET_KEY": "mine"}) == {"API_PORT": "8010"}
+    assert settings.load({}).port("API_PORT") == 8010
+    assert settings.load({})["S3_SECRET_KEY"] == "mine"
+    assert stat.S_IMODE(env_file.stat().st_mode) == 0o600
+
+
+def test_a_secret_that_is_not_set_is_an_error(env_file):
+    """No secret has a default."""
+    with pytest.raises(LabError, match="S3_SECRET_KEY is not set"):
+        settings.load({})["S3_SECRET_KEY"]
+
+
+@pytest.mark.parametrize("value", ["http", "0", "65536", "²", "-1"])
+def test_a_port_that_is_none_names_the_setting(env_file, value):
+    """A bad port is refused by name."""
+    with pytest.raises(LabError, match="API_PORT is"):
+        settings.load({"API_PORT": value}).port("API_PORT")
+
+
+def test_env_example_is_the_table():
+    """.env.example says what the table says."""
+    assert (ROOT / ".env.example").read_text() == settings.example()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("folds: 10", "folds: ten", r"\$.evaluation.folds"),
+        ("folds: 10", "fold: 10", "unknown field `fold`"),
+        ("inner_folds: 3 ", "inner_folds: 10 ", "inner_folds must be below"),
+        ("{month: 1990-02, rows: 31}", "{month: 1990-02, rows: 0}", "the group 1990-02 is empty"),
+        ("until: 1991-11", "until: 1988-12", "leaves no row"),
+        ('value: "4"', 'value: "2"', "same value"),
+        ("    - mitoses\n", "", "do not agree on mitoses"),
+        ("metric: roc_auc", "metric: rocauc", r"\$.choice.metric"),
+        ("id: sample_code_number", "id: mitoses", "must be different columns"),
+    ],
+)
+def test_a_fault_in_params_is_named(old, new, said):
+    """A fault in params.yaml is refused with its place."""
+    assert old in PARAMS
+    with pytest.raises(LabError, match=said):
+        problem.parse(PARAMS.replace(old, new, 1))
+
+
+def test_a_missing_params_file_says_so(tmp_path):
+    """PARAMS that names nothing is one clear message."""
+    with pytest.raises(LabError, match="No such file"):
+        problem.load(tmp_path / "params.yaml")
+
+
+def test_the_example_runs_the_same_pipeline():
+    """examples/crabs/dvc.yaml is dvc.yaml with other vars."""
+    folder = ROOT / "examples" / "crabs"
+    assert (folder / "dvc.yaml").read_text() == pipeline.definition(folder)
+
+
+def test_the_code_hash_covers_what_dvc_watches():
+    """The code that a fingerprint covers is what the stage `train` depends on."""
+    stages = msgspec.yaml.decode((ROOT / "dvc.yaml").read_bytes())["stages"]
+    assert set(CODE) <= set(stages["train"]["deps"])
+
+
+def test_a_port_in_use_names_its_holder(monkeypatch):
+    """The culprit and the remedy are in the message."""
+    import socket
+
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        values = settings.load({"API_PORT": str(port), "S3_ACCESS_KEY": "a", "S3_SECRET_KEY": "b"})
+        with pytest.raises(LabError, match=rf"port {port} \(API_PORT\) is in use by .*pid") as error:
+            preflight._check_ports(values)
+        assert "make up API_PORT=" in error.value.remedy
+
+
+def test_no_git_says_to_install_it(monkeypatch):
+    """Without git nothing is started."""
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(LabError, match="git is not installed"):
+        preflight.check_git()
+
+
+@pytest.mark.parametrize("text", [b"", b"{}", b"[" * 10_000, b'{"schema_version": 1}', b"\xff"])
+def test_what_is_no_card_is_refused(text):
+    """Nothing but a whole card is read as one."""
+    with pytest.raises(LabError, match="not valid"):
+        card.decode(text)

@@ -1,0 +1,238 @@
+"""The trainer without services: data, metrics, the gate, the export."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import stats
+from sklearn.impute import SimpleImputer
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+
+from lab import problem
+from lab.card import Recipe
+from lab.errors import LabError
+from lab.settings import ROOT
+from trainer import decide, evaluate, ingest, metrics, validate
+from trainer.export import RefusedError, export, predict
+from trainer.store import Result
+
+CANCER = problem.load(ROOT / "params.yaml")
+SOURCE = (ROOT / CANCER.source.path).read_text()
+
+
+def with_source(tmp_path: Path, text: str, **changes):
+    """The worked example with another source file, its hash not held."""
+    path = tmp_path / "source.data"
+    path.write_text(text)
+    source = msgspec.structs.replace(CANCER.source, path=str(path), sha256="")
+    return msgspec.structs.replace(CANCER, source=source, **changes)
+
+
+def typed(tmp_path: Path, stated):
+    ingest.write(*ingest.ingest(stated), tmp_path / "dataset.csv")
+    return validate.validate(stated, validate.read(tmp_path / "dataset.csv"))
+
+
+@pytest.mark.parametrize(("until", "rows"), [("1989-01", 367), ("1990-03", 468), ("1991-11", 699), ("", 699)])
+def test_until_chooses_the_dated_groups(until, rows):
+    """A month gives the revision of the data that was there at its end."""
+    stated = msgspec.structs.replace(CANCER, data=problem.Data(until=until))
+    assert len(ingest.ingest(stated)[1]) == rows
+
+
+def test_the_same_rows_are_the_same_bytes(tmp_path):
+    """The dataset's hash is one that can be stated in advance."""
+    ingest.write(*ingest.ingest(CANCER), tmp_path / "a.csv")
+    ingest.write(*ingest.ingest(CANCER), tmp_path / "b.csv")
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+def test_the_report_has_the_figures_of_the_table(tmp_path):
+    """16 missing values, all in bare nuclei; 645 distinct ids; repeats are reported."""
+    found = validate.report(CANCER, typed(tmp_path, CANCER))
+    assert found["missing"].pop("bare_nuclei") == 16
+    assert set(found["missing"].values()) == {0}
+    assert (found["rows"], found["distinct_ids"], found["classes"]["malignant"]) == (699, 645, 241)
+
+
+def test_an_altered_source_is_refused(tmp_path):
+    """A byte that changed is found by its hash."""
+    stated = with_source(tmp_path, SOURCE.replace("1000025", "1000026", 1))
+    stated = msgspec.structs.replace(stated, source=msgspec.structs.replace(stated.source, sha256=CANCER.source.sha256))
+    with pytest.raises(LabError, match="was altered"):
+        ingest.ingest(stated)
+
+
+def test_a_missing_source_is_one_message(tmp_path):
+    """The path and what to do are in it."""
+    stated = with_source(tmp_path, "")
+    Path(stated.source.path).unlink()
+    with pytest.raises(LabError, match="cannot read the source"):
+        ingest.ingest(stated)
+
+
+@pytest.mark.parametrize("line", ["1,5,1,1,1,2,1,3,1,1", "1,5,1,1,1,2,1,3,1,1,2,2"])
+def test_a_column_too_few_or_too_many_names_the_row(tmp_path, line):
+    """The row and its count are named."""
+    lines = SOURCE.splitlines()
+    lines[4] = line
+    with pytest.raises(LabError, match=rf"row 5 has {line.count(',') + 1}"):
+        ingest.ingest(with_source(tmp_path, "\n".join(lines)))
+
+
+def test_every_bad_value_is_listed(tmp_path):
+    """Out of bounds, no number, not whole, missing, a class never seen: all at once, each with its row."""
+    lines = SOURCE.splitlines()
+    for row, line in {
+        2: "1,11,1,1,1,2,1,3,1,1,2",
+        3: "1,x,1,1,1,2,1,3,1,1,2",
+        4: "1,1.5,1,1,1,2,1,3,1,1,2",
+        5: "1,?,1,1,1,2,1,3,1,1,2",
+        6: "1,1,1,1,1,2,1,3,1,1,3",
+    }.items():
+        lines[row - 1] = line
+    with pytest.raises(LabError) as error:
+        typed(tmp_path, with_source(tmp_path, "\n".join(lines)))
+    for row in range(2, 7):
+        assert f"row {row}, " in error.value.message
+    assert "5 fault(s)" in error.value.message
+
+
+def test_no_group_and_no_class_is_split_off(tmp_path):
+    """Outer and inner folds hold whole samples and both classes, and every row is tested once a repeat."""
+    data = evaluate.table(CANCER, typed(tmp_path, CANCER))
+    folds = evaluate.plan(CANCER, data)
+    assert len(folds) == 31
+    assert len(folds[-1].train) == 699
+    for repeat in range(3):
+        tested = np.concatenate([fold.test for fold in folds if fold.repeat == repeat])
+        assert sorted(tested) == list(range(699))
+    for fold in folds[:-1]:
+        assert not set(data.groups[fold.train]) & set(data.groups[fold.test])
+        for inner_train, inner_test in fold.inner:
+            groups = data.groups[fold.train]
+            assert not set(groups[inner_train]) & set(groups[inner_test])
+            assert len(inner_train) + len(inner_test) == len(fold.train)
+            assert len(set(data.y[fold.train][inner_test])) == 2
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_the_threshold_is_the_highest_that_reaches_the_recall(data):
+    """It reaches the recall; the next distinct probability above it does not."""
+    rows = data.draw(st.integers(2, 60))
+    truth = data.draw(arrays(np.int64, rows, elements=st.integers(0, 1)).filter(lambda y: 0 < y.sum() < len(y)))
+    score = data.draw(arrays(np.float64, (1, rows), elements=st.integers(0, 20).map(lambda v: v / 20)))
+    recall = data.draw(st.floats(0.01, 1))
+    found = metrics.choose_threshold(truth[None], score, recall)
+    assert found.recall >= recall - 1e-9
+    higher = np.unique(score[score > found.threshold])
+    if len(higher) > 1:
+        assert (score[0][truth == 1] >= higher[1]).mean() < recall + 1e-9
+
+
+def test_the_corrected_test_is_the_published_formula():
+    """t = mean / sqrt(variance × (1/k + n_test/n_train)), against numbers worked out by hand."""
+    first, second = [0.9, 0.8, 0.85, 0.95], [0.85, 0.8, 0.75, 0.85]
+    found = metrics.corrected_t_test(first, second, folds=4)
+    differences = np.subtract(first, second)
+    t = differences.mean() / math.sqrt(differences.var(ddof=1) * (1 / 4 + 1 / 3))
+    assert found.p_value == pytest.approx(2 * stats.t.sf(t, 3))
+    assert found.gain == pytest.approx(0.0625)
+    naive = stats.ttest_rel(first, second).pvalue
+    assert found.p_value > naive
+
+
+def test_a_model_onnx_cannot_follow_is_refused():
+    """Neighbours weighted by distance give other probabilities in ONNX: refused, and the reason says so."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(1, 4, (80, 3)).astype(float)
+    y = rng.integers(0, 2, 80)
+    model = make_pipeline(SimpleImputer(), KNeighborsClassifier(5, weights="distance")).fit(x, y)
+    with pytest.raises(RefusedError, match="disagree"):
+        export(model, x, 0.5, "weighted")
+
+
+def test_the_export_is_faithful_and_repeatable(tmp_path):
+    """Probabilities within 1e-5 on every row, missing values among them; the same bytes each time."""
+    data = evaluate.table(CANCER, typed(tmp_path, CANCER))
+    for name, candidate in CANCER.candidates.items():
+        model = evaluate.build(CANCER, name, candidate).fit(data.x, data.y)
+        onnx = export(model, data.x, 0.3, "model")
+        assert np.abs(predict(onnx, data.x) - model.predict_proba(data.x)[:, 1]).max() <= 1e-5
+        assert onnx == export(model, data.x, 0.3, "model")
+
+
+def test_a_bad_candidate_is_named():
+    """An estimator that is not there, gives no probabilities, or has no such parameter."""
+    for candidate, said in [
+        (problem.Candidate(estimator="sklearn.linear_model.Nothing"), "cannot make"),
+        (problem.Candidate(estimator="sklearn.svm.LinearSVC"), "no probabilities"),
+        (problem.Candidate(estimator="sklearn.linear_model.LogisticRegression", grid={"D": [1]}), "has no D"),
+    ]:
+        with pytest.raises(LabError, match=said):
+            evaluate.build(CANCER, "mine", candidate)
+
+
+def result(name: str, scores: list[float], fingerprint: str = "", refused: str = "") -> Result:
+    recipe = Recipe(candidate=name, estimator=name, settings={}, grid={}, best={})
+    return msgspec.convert(
+        {
+            "recipe": msgspec.to_builtins(recipe),
+            "fingerprint": fingerprint or name,
+            "data_md5": "",
+            "code_sha256": "",
+            "packages": {},
+            "folds": {"roc_auc": scores, "recall": scores},
+            "operating": {"threshold": 0.5, "recall": 1.0, "precision": 1.0, "specificity": 1.0},
+            "refused": refused,
+            "model_sha256": "",
+            "self_test": {"rows": [], "probabilities": []},
+            "feature_reference": {},
+            "score_reference": {"edges": [], "shares": [], "missing": 0.0},
+        },
+        Result,
+    )
+
+
+GOOD, BETTER, NOISY = [0.90, 0.91, 0.90, 0.92], [0.96, 0.97, 0.965, 0.975], [0.85, 0.99, 0.86, 0.97]
+
+
+def champion(scores: list[float], name: str = "old", fingerprint: str = "old") -> decide.Champion:
+    recipe = Recipe(candidate=name, estimator=name, settings={}, grid={}, best={})
+    return decide.Champion(recipe, fingerprint, {"roc_auc": scores, "recall": scores})
+
+
+@pytest.mark.parametrize(
+    ("results", "present", "action", "name", "said"),
+    [
+        ({"a": result("a", GOOD)}, None, "promoted", "a", "first champion"),
+        ({"a": result("a", BETTER)}, champion(GOOD), "promoted", "a", "better than the champion"),
+        ({"a": result("a", NOISY)}, champion(GOOD), "rejected", "a", "not shown to be better"),
+        ({"a": result("a", GOOD)}, champion(GOOD, "a", "a"), "unchanged", "a", "same data"),
+        ({"a": result("a", GOOD, "new")}, champion(GOOD, "a", "a"), "promoted", "a", "refitted"),
+        (
+            {"a": result("a", NOISY), "old": result("old", GOOD, "new")},
+            champion(GOOD),
+            "promoted",
+            "old",
+            "champion's recipe is refitted",
+        ),
+        ({"a": result("a", BETTER, refused="no ONNX")}, None, "rejected", "a", "no ONNX"),
+        ({"a": result("a", [0.5, 0.6, 0.5, 0.6])}, None, "rejected", "a", "does not reach the floor"),
+    ],
+)
+def test_the_gate(results, present, action, name, said):
+    """Promote what is first or shown to be better, reject what is not, and say why."""
+    choice = problem.Choice(metric="roc_auc", floors={"roc_auc": 0.8})
+    found = decide.decide(results, present, choice, folds=4)
+    assert (found.action, found.candidate) == (action, name)
+    assert said in found.reason
