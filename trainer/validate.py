@@ -35,6 +35,8 @@ def validate(problem: Problem, frame: pd.DataFrame) -> pd.DataFrame:
     for name in problem.features:
         typed[name] = pd.to_numeric(frame[name]).astype("float64")
     typed[problem.target.column] = (frame[problem.target.column] == problem.target.positive.value).astype(int)
+    if typed[problem.target.column].nunique() < 2:
+        raise LabError("the dataset has rows of one class only", "take more data, or a later data.until")
     return typed
 
 
@@ -51,8 +53,7 @@ def schema(problem: Problem) -> pa.DataFrameSchema:
         columns[problem.id] = pa.Column()
     if problem.source.groups:
         columns[GROUP_COLUMN] = pa.Column()
-    both = pa.Check(lambda frame: frame[problem.target.column].nunique() == 2, error="rows of both classes are needed")
-    return pa.DataFrameSchema(columns, strict=True, checks=both)
+    return pa.DataFrameSchema(columns, strict=True)
 
 
 def report(problem: Problem, frame: pd.DataFrame) -> dict[str, Any]:

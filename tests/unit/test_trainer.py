@@ -140,7 +140,7 @@ def test_the_threshold_is_the_highest_that_reaches_the_recall(data):
 
 
 def test_the_corrected_test_is_the_published_formula():
-    """t = mean / sqrt(variance × (1/k + n_test/n_train)), against numbers worked out by hand."""
+    """t = mean / sqrt(variance * (1/k + n_test/n_train)), against numbers worked out by hand."""
     first, second = [0.9, 0.8, 0.85, 0.95], [0.85, 0.8, 0.75, 0.85]
     found = metrics.corrected_t_test(first, second, folds=4)
     differences = np.subtract(first, second)

@@ -1,0 +1,113 @@
+"""The embedded lab, really up: a copy of the work tree, free ports, real servers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import urllib3
+
+from lab.settings import ROOT, SETTINGS
+
+UP_SECONDS = 1_800
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A clone of its own and the commands a person would type there."""
+
+    root: Path
+    env: dict[str, str]
+
+    def run(self, *words: str, seconds: int = UP_SECONDS, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run a command with the lab's own interpreter first on the PATH; it may fail."""
+        return subprocess.run(
+            list(words), cwd=self.root, env={**self.env, **env}, capture_output=True, text=True, timeout=seconds
+        )
+
+    def python(self, *words: str, **env: str) -> str:
+        """Run `python …`, which must succeed, and give what it printed."""
+        done = self.run(sys.executable, *words, **env)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout
+
+    def url(self, port: str) -> str:
+        return f"http://127.0.0.1:{self.env[port]}"
+
+    def api(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """Ask the API; give status and decoded body."""
+        answer = urllib3.request(
+            method, self.url("API_PORT") + path, body=msgspec.json.encode(body) if body is not None else None
+        )
+        return answer.status, msgspec.json.decode(answer.data)
+
+
+def free_port(taken: set[int]) -> int:
+    """A port that is free, as is the one 10000 above it, where SeaweedFS may put gRPC."""
+    for port in range(20_000 + os.getpid() % 5_000, 32_000):
+        if port not in taken and all(_is_free(p) for p in (port, port + 10_000)):
+            taken |= {port, port + 10_000}
+            return port
+    raise RuntimeError("no free port")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def copy_work_tree(target: Path) -> None:
+    """Copy what git knows or would know, as it stands, and commit it in a repository of its own."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+
+
+def commit(root: Path) -> None:
+    for words in (
+        ["init", "--quiet"],
+        ["add", "--all"],
+        ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "x"],
+    ):
+        subprocess.run(["git", *words], cwd=root, check=True, timeout=60)
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory):
+    """A lab that is up, its champion served. Its cross-validation is smaller than the real one's: 3 folds, once."""
+    root = tmp_path_factory.mktemp("lab")
+    copy_work_tree(root)
+    params = root / "params.yaml"
+    text = params.read_text()
+    for old, new in [("folds: 10", "folds: 3"), ("repeats: 3", "repeats: 1"), ("inner_folds: 3", "inner_folds: 2")]:
+        assert old in text
+        text = text.replace(old, new, 1)
+    params.write_text(text)
+    commit(root)
+    ports, taken = {}, set()
+    for setting in SETTINGS:
+        if setting.port:
+            ports[setting.name] = str(free_port(taken))
+    names = {setting.name for setting in SETTINGS}
+    env = {name: value for name, value in os.environ.items() if name not in names}
+    env |= ports | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "START_SECONDS": "900"}
+    made = Lab(root, env)
+    try:
+        done = made.run(sys.executable, "-m", "lab", "up")
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+        (root / "up.log").write_text(done.stdout)
+        yield made
+    finally:
+        made.run(sys.executable, "-m", "lab", "down", seconds=300)

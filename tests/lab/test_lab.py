@@ -1,0 +1,204 @@
+"""What a newcomer has after `make up`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import msgspec
+import psutil
+import pytest
+import urllib3
+
+BENIGN = {
+    "clump_thickness": 1,
+    "uniformity_of_cell_size": 1,
+    "uniformity_of_cell_shape": 1,
+    "marginal_adhesion": 1,
+    "single_epithelial_cell_size": 2,
+    "bare_nuclei": 1,
+    "bland_chromatin": 1,
+    "normal_nucleoli": 1,
+    "mitoses": 1,
+}
+MALIGNANT = {**dict.fromkeys(BENIGN, 9), "mitoses": 3}
+
+
+def eventually(condition, seconds: float = 240):
+    """Wait for the condition; the limit is generous, for it is no measure of speed."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.5)
+    return False
+
+
+def test_up_ends_with_the_table(lab):
+    """Every service is up, its address stands in the table, and no secret does."""
+    said = (lab.root / "up.log").read_text()
+    for port in ("API_PORT", "DASHBOARD_PORT", "MLFLOW_PORT", "S3_PORT", "AWS_PORT"):
+        assert lab.url(port) in said
+    assert "up, version 1" in said
+    secrets = [line.split("=")[1] for line in (lab.root / ".env").read_text().splitlines() if "KEY=" in line]
+    assert len(secrets) == 2
+    assert not any(secret in said for secret in secrets)
+
+
+def test_everything_listens_on_the_loopback_only(lab):
+    """No process of the lab is reachable from another machine."""
+    own = {
+        p.pid
+        for p in psutil.process_iter()
+        if p.pid != os.getpid() and _environ(p).get("LAB_STATE") == str(lab.root / ".lab")
+    }
+    listening = [c for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN and c.pid in own]
+    assert len(listening) >= 10
+    assert {c.laddr.ip for c in listening} == {"127.0.0.1"}
+
+
+def _environ(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except (psutil.Error, OSError):
+        return {}
+
+
+@pytest.mark.parametrize(("record", "label"), [(BENIGN, "benign"), (MALIGNANT, "malignant")])
+def test_the_champion_answers(lab, record, label):
+    """A prediction has its label, its probability and the model that gave it; a missing value is taken."""
+    for each in (record, {**record, "bare_nuclei": None}):
+        status, answer = lab.api("POST", "/predict", each)
+        assert (status, answer["label"]) == (200, label)
+        assert answer["model"] == {"name": "breast-cancer-wisconsin", "version": 1}
+        assert (answer["probability"] >= answer["threshold"]) == (label == "malignant")
+
+
+def test_every_wrong_field_is_named(lab):
+    """Out of bounds, no number, missing, unknown, not whole: all at once."""
+    wrong = {**BENIGN, "clump_thickness": 11, "mitoses": "1", "bland_chromatin": 1.5, "colour": 1}
+    del wrong["marginal_adhesion"]
+    status, answer = lab.api("POST", "/predict", wrong)
+    assert status == 422
+    assert {e["field"] for e in answer["errors"]} == {
+        "clump_thickness",
+        "mitoses",
+        "bland_chromatin",
+        "colour",
+        "marginal_adhesion",
+    }
+
+
+def test_the_card_says_where_the_model_comes_from(lab):
+    """Lineage: the commit, a clean checkout, and the data by DVC's own hash."""
+    card = lab.api("GET", "/model")[1]["card"]
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=lab.root, capture_output=True, text=True).stdout.strip()
+    assert (card["lineage"]["git_commit"], card["lineage"]["git_dirty"]) == (head, False)
+    lock = msgspec.yaml.decode((lab.root / "dvc.lock").read_bytes())
+    data = lock["stages"]["ingest"]["outs"][0]
+    assert card["lineage"]["data_md5"] == data["md5"]
+    assert hashlib.md5((lab.root / "data" / "dataset.csv").read_bytes()).hexdigest() == data["md5"]
+
+
+def test_the_runs_are_in_mlflow(lab):
+    """One finished run a candidate under one parent: parameters, fold metrics, plots, the dataset as input."""
+    found = _search_runs(lab)
+    children = {r["info"]["run_name"]: r for r in found if r["info"]["run_name"] != "training"}
+    assert set(children) == {"logistic-regression", "k-nearest-neighbours"}
+    parent = next(r for r in found if r["info"]["run_name"] == "training")
+    for run in children.values():
+        tags = {t["key"]: t["value"] for t in run["data"]["tags"]}
+        assert tags["mlflow.parentRunId"] == parent["info"]["run_id"]
+        names = {m["key"] for m in run["data"]["metrics"]}
+        for metric in ["roc_auc", "average_precision", "recall", "precision", "f1", "accuracy", "brier", "log_loss"]:
+            assert {metric, f"{metric}.sd", f"fold.{metric}"} <= names
+        assert run["inputs"]["dataset_inputs"][0]["dataset"]["digest"] == tags["data.md5"]
+        url = f"{lab.url('MLFLOW_PORT')}/api/2.0/mlflow/artifacts/list?run_id={run['info']['run_id']}&path=plots"
+        plots = {f["path"] for f in urllib3.request("GET", url).json()["files"]}
+        assert plots == {f"plots/{n}.png" for n in ("roc", "precision_recall", "calibration", "confusion")}
+
+
+def _search_runs(lab):
+    base = f"{lab.url('MLFLOW_PORT')}/api/2.0/mlflow"
+    name = "breast-cancer-wisconsin"
+    url = f"{base}/experiments/get-by-name?experiment_name={name}"
+    experiment = urllib3.request("GET", url).json()["experiment"]["experiment_id"]
+    body = {"experiment_ids": [experiment], "max_results": 100}
+    return urllib3.request("POST", f"{base}/runs/search", json=body).json()["runs"]
+
+
+def _versions(lab) -> int:
+    url = f"{lab.url('MLFLOW_PORT')}/api/2.0/mlflow/model-versions/search"
+    return len(urllib3.request("GET", url).json().get("model_versions", []))
+
+
+READ_LEDGER = (
+    "from lab import ledger, settings; import msgspec, sys;"
+    "sys.stdout.buffer.write(msgspec.json.encode(ledger.read(settings.load(), 'breast-cancer-wisconsin')))"
+)
+
+
+def test_the_same_again_registers_nothing(lab):
+    """Same data, same parameters, same code: one version, one entry in the ledger, and the report says why."""
+    said = lab.python("-m", "lab", "train")
+    assert "unchanged: " in said
+    assert "accuracy" in said
+    assert "cannot tell them apart" in said
+    assert _versions(lab) == 1
+    entries = msgspec.json.decode(lab.python("-c", READ_LEDGER))
+    assert [(e["decision"], e["from_version"], e["to_version"]) for e in entries] == [("promoted", None, 1)]
+    assert entries[0]["figures"]["comparison"][0]["metric"] == "roc_auc"
+
+
+def test_up_again_is_harmless(lab):
+    """A second `up` starts nothing, trains nothing and ends with the table."""
+    before = {p.pid for p in psutil.process_iter() if _environ(p).get("LAB_STATE") == str(lab.root / ".lab")}
+    said = lab.python("-m", "lab", "up")
+    assert "champion version 1 is served" in said
+    after = {p.pid for p in psutil.process_iter() if _environ(p).get("LAB_STATE") == str(lab.root / ".lab")}
+    assert before <= after
+    assert _versions(lab) == 1
+
+
+def test_dvc_pull_gives_the_bytes_back(lab):
+    """With the dataset and the cache gone, `dvc pull` brings the same bytes from S3."""
+    path = lab.root / "data" / "dataset.csv"
+    before = path.read_bytes()
+    path.unlink()
+    subprocess.run(["rm", "-rf", str(lab.root / ".lab" / "dvc-cache")], check=True)
+    done = lab.run("dvc", "pull", "--quiet", "ingest")
+    assert done.returncode == 0, done.stderr
+    assert path.read_bytes() == before
+
+
+def test_a_killed_api_comes_back(lab):
+    """supervisord starts it again, and it serves the champion."""
+    for process in psutil.process_iter():
+        if _environ(process).get("LAB_STATE") == str(lab.root / ".lab") and "granian" in " ".join(process.cmdline()):
+            process.send_signal(signal.SIGKILL)
+
+    def ready() -> bool:
+        try:
+            return lab.api("GET", "/readyz")[0] == 200
+        except (urllib3.exceptions.HTTPError, msgspec.DecodeError):
+            return False
+
+    assert eventually(ready)
+
+
+def test_mlflow_away_is_one_message_and_no_broken_champion(lab):
+    """`train` with MLflow away fails with what to do; the champion goes on answering."""
+    done = lab.run(sys.executable, "-m", "lab", "train", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert "nothing usable answers at http://127.0.0.1:9/" in done.stderr
+    assert "What to do" in done.stderr
+    assert lab.api("POST", "/predict", BENIGN)[0] == 200
+
+
+def test_the_dashboard_is_there(lab):
+    """Its page is served."""
+    assert urllib3.request("GET", lab.url("DASHBOARD_PORT")).status == 200
