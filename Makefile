@@ -17,7 +17,7 @@ LAB := $(VENV)/.lab-$(call sum,lab)
 DEV := $(VENV)/.dev-$(call sum,dev)-$(call sum,lab)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset train reproduce env dev test check format bench lock
+.PHONY: help up down status logs reset train reproduce env dev test check format lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -58,9 +58,6 @@ check: $(DEV) ## format, lint, types, who may import whom
 format: $(DEV) ## put the code into shape
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
-
-bench: $(DEV) ## measure start, pipeline and memory in a fresh copy
-	@$(PY) -m tests.bench
 
 # In this order: dev.txt takes its versions from lab.txt.
 lock: $(LAB) ## compile the lock files anew

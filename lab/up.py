@@ -136,7 +136,7 @@ def _wait(values: Settings, progress: Progress) -> None:
                     f"{service.title} does not start. Its log ends:\n{engine.log_end(service.name)}",
                     f"the whole log is {engine.LOGS / service.name}.log; then `make down` and `make up`",
                 )
-        time.sleep(0.3)
+        time.sleep(1)
 
 
 def _wait_for_model(values: Settings, version: int, progress: Progress) -> None:
@@ -152,4 +152,4 @@ def _wait_for_model(values: Settings, version: int, progress: Progress) -> None:
         if time.monotonic() > deadline:
             raise LabError(f"the API does not serve version {version}: {why}", "see `make logs SERVICE=api`")
         progress.waiting(f"the API to serve version {version}")
-        time.sleep(0.3)
+        time.sleep(1)
