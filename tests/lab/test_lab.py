@@ -101,7 +101,9 @@ def test_the_card_says_where_the_model_comes_from(lab):
     lock = msgspec.yaml.decode((lab.root / "dvc.lock").read_bytes())
     data = lock["stages"]["ingest"]["outs"][0]
     assert card["lineage"]["data_md5"] == data["md5"]
-    assert hashlib.md5((lab.root / "data" / "dataset.csv").read_bytes(), usedforsecurity=False).hexdigest() == data["md5"]
+    assert (
+        hashlib.md5((lab.root / "data" / "dataset.csv").read_bytes(), usedforsecurity=False).hexdigest() == data["md5"]
+    )
 
 
 def test_the_runs_are_in_mlflow(lab):
