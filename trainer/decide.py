@@ -73,6 +73,6 @@ def decide(results: dict[str, Result], champion: Champion | None, choice: Choice
         return Decision("promoted", winner, f"better than the champion: {versus}", figures)
     for name, result in allowed.items():
         if same_recipe(result.recipe, champion.recipe) and result.fingerprint != champion.fingerprint:
-            why = f"{winner} is not shown to be better ({versus}); the champion's recipe is refitted"
-            return Decision("promoted", name, why, figures)
+            kept = f"{winner} is not shown to be better ({versus}); the champion's recipe is refitted"
+            return Decision("promoted", name, kept, figures)
     return Decision("rejected", winner, f"not shown to be better than the champion: {versus}", figures)
