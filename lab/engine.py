@@ -81,6 +81,14 @@ def processes() -> dict[str, dict[str, Any]] | None:
     return {row["name"]: row for row in rows}
 
 
+def revive() -> None:
+    """Start again the services that supervisord has given up or was told to stop."""
+    with contextlib.suppress(OSError, http.client.HTTPException, xmlrpc.client.Error):
+        for name, row in (processes() or {}).items():
+            if row["statename"] in ("FATAL", "EXITED", "STOPPED"):
+                _supervisor().supervisor.startProcess(name, False)
+
+
 def stop() -> bool:
     """Stop supervisord and every process of this lab, orphans too; say whether anything ran."""
     ran = processes() is not None

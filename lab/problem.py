@@ -139,7 +139,10 @@ def parse(text: bytes | str, name: str = "params.yaml") -> Problem:
     try:
         problem = msgspec.yaml.decode(text, type=Problem)
     except msgspec.DecodeError as error:
-        raise LabError(f"{name}: {error}", "correct it there; $ is the top of the file") from error
+        raise LabError(
+            f"{name}: {error}",
+            "correct it there; $ is the top of the file, and words that YAML takes for numbers or yes/no need quotes",
+        ) from error
     for fault in _faults(problem):
         raise LabError(f"{name}: {fault}", "correct it there")
     return problem

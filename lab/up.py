@@ -38,6 +38,8 @@ def up() -> None:
         preflight.check(values)
         progress.done(f"starting the {chosen} engine")
         engine.start(values)
+    else:
+        engine.revive()
     _wait(values, progress)
     pipeline.seed(values)
     registry = Registry(values.mlflow_url, stated.name)

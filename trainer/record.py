@@ -78,11 +78,11 @@ def _record_missing(
     some = next(iter(results.values()))
     source = {"data.md5": some.data_md5, "git.commit": commit, "git.dirty": str(dirty).lower()}
     shown = problem.source.path if not problem.data.until else f"{problem.source.path} until {problem.data.until}"
-    with warnings.catch_warnings():  # it guesses at what kind of place the source is, and hints at types
-        warnings.simplefilter("ignore", UserWarning)
-        dataset = mlflow.data.from_pandas(
-            frame, source=shown, name=problem.name, targets=problem.target.column, digest=some.data_md5
-        )
+    # It guesses at what kind of place the source is, and gives hints about integers each time it is logged.
+    warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
+    dataset = mlflow.data.from_pandas(
+        frame, source=shown, name=problem.name, targets=problem.target.column, digest=some.data_md5
+    )
     with mlflow.start_run(run_name="training", tags=source):
         mlflow.log_input(dataset, context="training")
         mlflow.log_params(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +11,8 @@ import msgspec
 import psutil
 import pytest
 import urllib3
+
+from tests.conftest import own_processes
 
 BENIGN = {
     "clump_thickness": 1,
@@ -51,21 +51,10 @@ def test_up_ends_with_the_table(lab):
 
 def test_everything_listens_on_the_loopback_only(lab):
     """No process of the lab is reachable from another machine."""
-    own = {
-        p.pid
-        for p in psutil.process_iter()
-        if p.pid != os.getpid() and _environ(p).get("LAB_STATE") == str(lab.root / ".lab")
-    }
+    own = {p.pid for p in own_processes(lab)}
     listening = [c for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN and c.pid in own]
     assert len(listening) >= 10
     assert {c.laddr.ip for c in listening} == {"127.0.0.1"}
-
-
-def _environ(process: psutil.Process) -> dict[str, str]:
-    try:
-        return process.environ()
-    except (psutil.Error, OSError):
-        return {}
 
 
 @pytest.mark.parametrize(("record", "label"), [(BENIGN, "benign"), (MALIGNANT, "malignant")])
@@ -158,10 +147,10 @@ def test_the_same_again_registers_nothing(lab):
 
 def test_up_again_is_harmless(lab):
     """A second `up` starts nothing, trains nothing and ends with the table."""
-    before = {p.pid for p in psutil.process_iter() if _environ(p).get("LAB_STATE") == str(lab.root / ".lab")}
+    before = {p.pid for p in own_processes(lab)}
     said = lab.python("-m", "lab", "up")
     assert "champion version 1 is served" in said
-    after = {p.pid for p in psutil.process_iter() if _environ(p).get("LAB_STATE") == str(lab.root / ".lab")}
+    after = {p.pid for p in own_processes(lab)}
     assert before <= after
     assert _versions(lab) == 1
 
@@ -179,9 +168,9 @@ def test_dvc_pull_gives_the_bytes_back(lab):
 
 def test_a_killed_api_comes_back(lab):
     """supervisord starts it again, and it serves the champion."""
-    for process in psutil.process_iter():
-        if _environ(process).get("LAB_STATE") == str(lab.root / ".lab") and "granian" in " ".join(process.cmdline()):
-            process.send_signal(signal.SIGKILL)
+    for process in own_processes(lab):
+        if "granian" in " ".join(process.cmdline()):
+            process.kill()
 
     def ready() -> bool:
         try:

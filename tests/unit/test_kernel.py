@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import stat
+import subprocess
+import sys
 
 import msgspec
 import pytest
 
-from lab import card, pipeline, preflight, problem, settings
+from lab import card, errors, pipeline, preflight, problem, settings
 from lab.errors import LabError
 from lab.settings import ROOT
 from trainer.lineage import CODE
@@ -126,3 +130,46 @@ def test_what_is_no_card_is_refused(text):
     """Nothing but a whole card is read as one."""
     with pytest.raises(LabError, match="not valid"):
         card.decode(text)
+
+
+def test_a_full_disk_says_so(tmp_path):
+    """A write that finds no room, by the kernel's own word, ends a command with one message."""
+    shutil.copytree(ROOT / "data" / "source", tmp_path / "data" / "source")
+    params = tmp_path / "params.yaml"
+    params.write_text(PARAMS)
+    (tmp_path / "data" / "dataset.csv").symlink_to("/dev/full")
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", "ingest", "--params", params], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "the disk is full" in done.stderr
+    assert "free some space" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_too_little_room_is_said_before_anything_starts(monkeypatch):
+    """Disk and memory: how much there is, how much is needed."""
+    monkeypatch.setattr(preflight, "DISK_MB", 10**9)
+    with pytest.raises(LabError, match="MB are free on the disk"):
+        preflight._check_room()
+    monkeypatch.setattr(preflight, "DISK_MB", 0)
+    monkeypatch.setattr(preflight, "MEMORY_MB", 10**9)
+    with pytest.raises(LabError, match=r"MB of memory are available.*pid"):
+        preflight._check_room()
+
+
+def test_a_read_only_folder_says_so(tmp_path, monkeypatch, capsys):
+    """The folder and what to do are in the message."""
+    tmp_path.chmod(0o555)
+    monkeypatch.setattr(preflight, "STATE", tmp_path / ".lab")
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65_534)  # root may write anywhere
+    try:
+        with pytest.raises(SystemExit) as end:
+            errors.run(preflight._check_folder)
+    finally:
+        if root:
+            os.seteuid(0)
+    assert end.value.code == 1
+    assert "make the folder writable" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 import urllib3
 
@@ -73,6 +75,16 @@ def copy_work_tree(target: Path) -> None:
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
+
+
+def own_processes(lab: Lab) -> list[psutil.Process]:
+    """The processes of this lab's services."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and process.environ().get("LAB_STATE") == str(lab.root / ".lab"):
+                found.append(process)
+    return found
 
 
 def commit(root: Path) -> None:

@@ -1,0 +1,125 @@
+"""S3 or MLflow away in the middle of the choice: wherever the line is cut, no half-made champion, and a second run
+finishes what was begun.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+
+import msgspec
+import pytest
+
+from lab import card, ledger, problem
+from lab.errors import LabError
+from lab.registry import Registry
+from lab.settings import SETTINGS, Settings
+from trainer import choose
+from trainer.store import Paths
+
+
+class Line:
+    """A TCP line to `port` on this machine that is cut for good after `limit` bytes have been sent to it."""
+
+    def __init__(self, port: int, limit: float = float("inf")) -> None:
+        self.port, self.limit, self.sent = port, limit, 0
+        self.open: list[socket.socket] = []
+        self.lock = threading.Lock()
+        self.server = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.getsockname()[1]}"
+
+    def cut(self) -> None:
+        self.limit = 0
+        for each in [self.server, *self.open]:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self.server.accept()
+                far = socket.create_connection(("127.0.0.1", self.port))
+            except OSError:
+                return
+            self.open += [near, far]
+            threading.Thread(target=self._forward, args=(near, far), daemon=True).start()
+            threading.Thread(target=self._back, args=(far, near), daemon=True).start()
+
+    def _forward(self, near: socket.socket, far: socket.socket) -> None:
+        try:
+            while data := near.recv(65_536):
+                with self.lock:
+                    room = self.limit - self.sent
+                    self.sent += len(data)
+                far.sendall(data[: int(max(room, 0))] if room < len(data) else data)
+                if room < len(data):
+                    self.cut()
+                    return
+            far.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def _back(self, far: socket.socket, near: socket.socket) -> None:
+        try:
+            while data := far.recv(65_536):
+                near.sendall(data)
+            near.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+
+def settings_of(lab, **changes: str) -> Settings:
+    kept = dict(line.split("=", 1) for line in (lab.root / ".env").read_text().splitlines() if "=" in line)
+    return Settings({s.name: s.default or "" for s in SETTINGS} | kept | changes)
+
+
+@pytest.fixture(scope="module")
+def sizes(lab):
+    """How many bytes a whole choice sends to MLflow and to S3."""
+    mlflow, s3 = Line(int(lab.env["MLFLOW_PORT"])), Line(int(lab.env["S3_PORT"]))
+    attempt(lab, "uncut", MLFLOW_TRACKING_URI=mlflow.url, S3_ENDPOINT_URL=s3.url)
+    sent = {"MLFLOW": mlflow.sent, "S3": s3.sent}
+    mlflow.cut()
+    s3.cut()
+    return sent
+
+
+def attempt(lab, name: str, **changes: str):
+    """The choice for the lab's trained models under another model name, so that each begins with nothing."""
+    stated = msgspec.structs.replace(problem.load(lab.root / "params.yaml"), name=name)
+    floors = msgspec.structs.replace(stated.choice, floors={})
+    return choose.choose(settings_of(lab, **changes), stated, Paths(lab.root), floors)
+
+
+@pytest.mark.parametrize(
+    ("service", "share"),
+    [("MLFLOW", 0.01), ("MLFLOW", 0.3), ("MLFLOW", 0.7), ("MLFLOW", 0.97), ("MLFLOW", 0.995), ("S3", 0.1), ("S3", 0.8)],
+)
+def test_a_cut_line_leaves_no_half_made_champion(lab, sizes, service, share):
+    """One clear error; the champion is none or a whole one; the second run ends with one version and one entry."""
+    name = f"cut-{service.lower()}-{int(share * 1000)}"
+    line = Line(int(lab.env[f"{service}_PORT"]), share * sizes[service])
+    setting = {"MLFLOW": "MLFLOW_TRACKING_URI", "S3": "S3_ENDPOINT_URL"}[service]
+    with pytest.raises(LabError) as error:
+        attempt(lab, name, **{setting: line.url})
+    assert error.value.remedy
+    line.cut()
+    registry, values = Registry(lab.url("MLFLOW_PORT"), name), settings_of(lab)
+    half = registry.champion()
+    if half:
+        text, model = registry.download(half)
+        card.check_hash(card.decode(text), model)
+
+    attempt(lab, name)
+    champion = registry.champion()
+    text, model = registry.download(champion)
+    card.check_hash(card.decode(text), model)
+    assert champion.number == 1
+    entries = ledger.read(values, name)
+    assert [(e.decision, e.from_version, e.to_version) for e in entries] == [("promoted", None, 1)]

@@ -1,0 +1,97 @@
+"""Data revisions, another candidate, reproduction, and what goes wrong in the middle."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+import msgspec
+import urllib3
+
+from lab.registry import Registry
+from tests.lab.test_lab import BENIGN, READ_LEDGER, eventually
+
+NAME = "breast-cancer-wisconsin"
+FOREST = "  random-forest:\n    estimator: sklearn.ensemble.RandomForestClassifier\n    settings: {n_estimators: 20}\n"
+
+
+def commit(lab, message: str) -> None:
+    done = lab.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qam", message)
+    assert done.returncode == 0, done.stderr
+
+
+def served(lab) -> int:
+    return lab.api("GET", "/readyz")[1]["version"]
+
+
+def test_an_earlier_revision_and_three_lines_more(lab):
+    """`data.until` and a third candidate in YAML alone: trained, chosen, followed by the running API, reproduced;
+    and the first revision's bytes come back from git and S3.
+    """
+    dataset = lab.root / "data" / "dataset.csv"
+    whole, champion = dataset.read_bytes(), served(lab)
+    commit(lab, "whole table")
+    params = lab.root / "params.yaml"
+    text = params.read_text().replace("until: 1991-11", "until: 1990-02")
+    params.write_text(text.replace("candidates:", "candidates:\n" + FOREST.rstrip() + "\n  #", 1))
+    commit(lab, "earlier revision, a forest")
+
+    said = lab.python("-m", "lab", "train")
+    assert "468 rows ingested" in said
+    assert "random-forest: trained, ONNX agrees" in said
+    assert "promoted: " in said
+    assert eventually(lambda: served(lab) > champion)
+    entry = msgspec.json.decode(lab.python("-c", READ_LEDGER))[-1]
+    assert (entry["decision"], entry["from_version"], entry["to_version"]) == ("promoted", champion, served(lab))
+    commit(lab, "its dvc.lock")
+
+    done = lab.run(sys.executable, "-m", "trainer", "reproduce", "--version", str(served(lab)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [line.split()[:2] for line in done.stdout.splitlines() if "note:" not in line] == [
+        [what, "same"] for what in ("code", "data", "metrics", "predictions")
+    ]
+
+    shutil.rmtree(lab.root / ".lab" / "dvc-cache")
+    assert lab.run("git", "checkout", "-q", "HEAD~2", "--", "params.yaml", "dvc.lock").returncode == 0
+    pulled = lab.run("dvc", "pull", "--quiet", "--force", "ingest")
+    assert pulled.returncode == 0, pulled.stderr
+    assert dataset.read_bytes() == whole
+    assert lab.run("git", "checkout", "-q", "HEAD", "--", ".").returncode == 0
+    assert lab.run("dvc", "pull", "--quiet", "--force").returncode == 0
+    assert len(dataset.read_bytes().splitlines()) == 469
+
+
+def test_an_altered_package_is_refused_and_the_old_one_serves(lab):
+    """A version whose model is not the one its card was written for is never served; /readyz says why."""
+    registry = Registry(lab.url("MLFLOW_PORT"), NAME)
+    good = registry.champion()
+    url = f"{registry.url}/api/2.0/mlflow-artifacts/artifacts/altered/package"
+    card, model = registry.download(good)
+    for name, body in (("card.json", card), ("model.onnx", model[:-1] + bytes([model[-1] ^ 1]))):
+        assert urllib3.request("PUT", f"{url}/{name}", body=body).status == 200
+    bad = registry.register(good.run_id, "altered/package", {})
+    registry.promote(bad)
+    try:
+        assert eventually(lambda: "altered or cut short" in lab.api("GET", "/readyz")[1]["registry"])
+        assert lab.api("POST", "/predict", BENIGN)[1]["model"]["version"] == good.number
+    finally:
+        registry.promote(good)
+    assert eventually(lambda: lab.api("GET", "/readyz")[1]["registry"] == "followed")
+
+
+def test_a_stage_that_fails_stops_the_pipeline(lab):
+    """A value out of bounds: the rows are listed, the exit status is not 0, the champion stays."""
+    before = served(lab)
+    params = lab.root / "params.yaml"
+    text = params.read_text()
+    params.write_text(
+        text.replace("mitoses: {type: integer, min: 1, max: 10}", "mitoses: {type: integer, min: 1, max: 9}")
+    )
+    try:
+        done = lab.run(sys.executable, "-m", "lab", "train")
+    finally:
+        params.write_text(text)
+    assert done.returncode == 1
+    assert "mitoses: '10' is not a whole number from 1 to 9" in done.stdout + done.stderr
+    assert "What to do" in done.stderr
+    assert served(lab) == before

@@ -1,0 +1,78 @@
+"""A service that cannot start, a killed supervisor, `reset`, and a second table in a fresh state. These come last."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+
+import psutil
+
+from tests.conftest import own_processes
+from tests.lab.test_lab import eventually
+
+CRABS = "examples/crabs/params.yaml"
+
+
+def _supervisord(lab) -> psutil.Process | None:
+    return next((p for p in own_processes(lab) if "supervisord" in " ".join(p.cmdline())), None)
+
+
+def test_a_service_that_cannot_start_shows_its_own_log(lab):
+    """The end of its log and where the rest is; with the fault mended, `up` starts it again."""
+    lab.python("-m", "lab", "down")
+    entry = lab.root / "api" / "__init__.py"
+    text = entry.read_text()
+    entry.write_text("this is no Python\n" + text)
+    done = lab.run(sys.executable, "-m", "lab", "up")
+    entry.write_text(text)
+    assert done.returncode == 1
+    assert "API does not start. Its log ends:" in done.stderr
+    assert "SyntaxError" in done.stderr
+    assert "api.log" in done.stderr
+    assert "is served" in lab.python("-m", "lab", "up")
+
+
+def test_reset_asks_and_leaves_nothing_running(lab):
+    """Without a terminal it refuses, `no` keeps the state, --yes removes it, orphans of a killed supervisor too."""
+    _supervisord(lab).kill()
+    assert eventually(lambda: _supervisord(lab) is None)
+    refused = lab.run(sys.executable, "-m", "lab", "reset")
+    assert refused.returncode == 1
+    assert "asks before it removes" in refused.stderr
+    ours, theirs = pty.openpty()
+    os.write(ours, b"no\n")
+    said = subprocess.run(
+        [sys.executable, "-m", "lab", "reset"],
+        cwd=lab.root,
+        env=lab.env,
+        stdin=theirs,
+        capture_output=True,
+        timeout=300,
+    )
+    assert b"nothing was removed" in said.stdout
+    assert (lab.root / ".lab" / "mlflow" / "mlflow.db").is_file()
+    lab.python("-m", "lab", "reset", "--yes")
+    assert not (lab.root / ".lab").exists()
+    assert own_processes(lab) == []
+    assert (lab.root / ".env").is_file()
+
+
+def test_another_table_needs_no_python(lab):
+    """`make up PARAMS=…` in a fresh state: other names, bounds and classes, real-valued features, the same lab."""
+    said = lab.python("-m", "lab", "up", PARAMS=CRABS)
+    assert "champion version 1 is served" in said
+    card = lab.api("GET", "/model")[1]["card"]
+    assert (card["problem"], card["features"][0]["type"]) == ("leptograpsus-crabs", "real")
+    rows = (lab.root / "examples/crabs/data/source/crabs.csv").read_text().splitlines()
+    right = 0
+    for row in rows[1::20]:
+        *values, colour = row.split(",")
+        record = dict(zip([f["name"] for f in card["features"]], map(float, values), strict=True))
+        status, answer = lab.api("POST", "/predict", record)
+        assert status == 200
+        right += answer["label"] == {"B": "blue", "O": "orange"}[colour]
+    assert right >= 8, "these crabs are among those it was trained on"
+    pulled = lab.run("dvc", "status", "--cloud", "examples/crabs/dvc.yaml")
+    assert "Cache and remote 'lab' are in sync" in pulled.stdout, pulled.stdout + pulled.stderr
