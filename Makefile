@@ -17,7 +17,7 @@ LAB := $(VENV)/.lab-$(call sum,lab)
 DEV := $(VENV)/.dev-$(call sum,dev)-$(call sum,lab)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset train reproduce env dev test check format lock
+.PHONY: help up down status logs reset train reproduce env dev test bench check format lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -49,6 +49,9 @@ dev: $(DEV) ## make the environment with the tools for tests
 test: $(DEV) ## every test; what the machine lacks is skipped with its reason [ARGS=-k name]
 	@$(PY) -m pytest -rs $(ARGS)
 
+bench: $(DEV) ## what make up and the pipeline take, in a fresh clone [RUNS=3]
+	@$(PY) -m tests.bench --runs $(or $(RUNS),3)
+
 check: $(DEV) ## format, lint, types, who may import whom
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
@@ -66,6 +69,7 @@ lock: $(LAB) ## compile the lock files anew
 	    --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $$name.in -o $$name.txt; done
 
 $(VENV)/bin/uv:
+	@test -w . || { echo "error: $(CURDIR) is not writable. What to do: clone the repository to a folder of yours" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: $(PYTHON) is older than 3.11. What to do: make up PYTHON=python3.13" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \

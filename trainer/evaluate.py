@@ -24,6 +24,18 @@ from lab.problem import Candidate, Problem
 from trainer.metrics import SCORERS, Floats, Ints, fold_metrics
 
 Split = tuple[Ints, Ints]
+# Scaling changes nothing for these, but their splits may lie on a value, and then rounding a scaled value to float32,
+# as ONNX does, sends it down the other branch.
+TREES = frozenset(
+    {
+        "DecisionTreeClassifier",
+        "ExtraTreeClassifier",
+        "RandomForestClassifier",
+        "ExtraTreesClassifier",
+        "GradientBoostingClassifier",
+        "HistGradientBoostingClassifier",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -121,7 +133,7 @@ def backend(dask_address: str) -> Iterator[None]:
 
 
 def build(problem: Problem, name: str, candidate: Candidate) -> Pipeline:
-    """Imputer, scaler and the declared estimator, not fitted."""
+    """Imputer, scaler (but for trees) and the declared estimator, not fitted."""
     module, _, attribute = candidate.estimator.rpartition(".")
     where = f"candidates.{name}"
     try:
@@ -142,7 +154,8 @@ def build(problem: Problem, name: str, candidate: Candidate) -> Pipeline:
         raise LabError(f"{where}.grid: {candidate.estimator} has no {', '.join(unknown)}", "correct params.yaml")
     if "random_state" in known and "random_state" not in candidate.settings:
         estimator.set_params(random_state=problem.evaluation.seed)
-    return Pipeline([("impute", SimpleImputer(strategy="median")), ("scale", StandardScaler()), ("model", estimator)])
+    scaler = "passthrough" if attribute in TREES else StandardScaler()
+    return Pipeline([("impute", SimpleImputer(strategy="median")), ("scale", scaler), ("model", estimator)])
 
 
 def _search(problem: Problem, name: str, candidate: Candidate) -> GridSearchCV:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 DRIVER, CHROMIUM = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("google-chrome")
+SLIDER = "input[type=range]"
 FLAGS = (
     "--headless",
     "--disable-gpu",
@@ -55,12 +56,15 @@ def test_moving_the_sliders_changes_the_answer(lab, browser):
     browser.set_window_size(1280, 1400)
     browser.get(lab.url("DASHBOARD_PORT"))
     _wait(browser, lambda d: "benign" in _text(d))
-    sliders = browser.find_elements(By.CSS_SELECTOR, "[role=slider]")
-    assert len(sliders) == 9
+    _wait(browser, lambda d: len(d.find_elements(By.CSS_SELECTOR, SLIDER)) == 9)
     assert "Answered by version" in _text(browser)
     for place in range(9):
         # Each move draws the page anew.
-        browser.find_elements(By.CSS_SELECTOR, "[role=slider]")[place].send_keys(Keys.END)
+        browser.find_elements(By.CSS_SELECTOR, SLIDER)[place].send_keys(Keys.END)
+        _wait(
+            browser,
+            lambda d, place=place: d.find_elements(By.CSS_SELECTOR, SLIDER)[place].get_property("value") == "10",
+        )
     _wait(browser, lambda d: "malignant" in _text(d).split("Probability")[0])
     keep(browser, "dashboard.png")
     browser.set_window_size(420, 1400)

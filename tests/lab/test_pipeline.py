@@ -65,11 +65,12 @@ def test_an_altered_package_is_refused_and_the_old_one_serves(lab):
     """A version whose model is not the one its card was written for is never served; /readyz says why."""
     registry = Registry(lab.url("MLFLOW_PORT"), NAME)
     good = registry.champion()
-    url = f"{registry.url}/api/2.0/mlflow-artifacts/artifacts/altered/package"
+    path = f"{registry.run_artifacts(good.run_id)}/altered"
+    url = f"{registry.url}/api/2.0/mlflow-artifacts/artifacts/{path}"
     card, model = registry.download(good)
     for name, body in (("card.json", card), ("model.onnx", model[:-1] + bytes([model[-1] ^ 1]))):
         assert urllib3.request("PUT", f"{url}/{name}", body=body).status == 200
-    bad = registry.register(good.run_id, "altered/package", {})
+    bad = registry.register(good.run_id, path, {})
     registry.promote(bad)
     try:
         assert eventually(lambda: "altered or cut short" in lab.api("GET", "/readyz")[1]["registry"])

@@ -164,11 +164,15 @@ def test_a_model_onnx_cannot_follow_is_refused():
 def test_the_export_is_faithful_and_repeatable(tmp_path):
     """Probabilities within 1e-5 on every row, missing values among them; the same bytes each time."""
     data = evaluate.table(CANCER, typed(tmp_path, CANCER))
-    for name, candidate in CANCER.candidates.items():
+    trees = [f"sklearn.ensemble.{kind}Classifier" for kind in ("RandomForest", "ExtraTrees", "GradientBoosting")]
+    trees.append("sklearn.tree.DecisionTreeClassifier")
+    candidates = {**CANCER.candidates, **{name: problem.Candidate(estimator=name) for name in trees}}
+    for name, candidate in candidates.items():
         model = evaluate.build(CANCER, name, candidate).fit(data.x, data.y)
         onnx = export(model, data.x, 0.3, "model")
         assert np.abs(predict(onnx, data.x) - model.predict_proba(data.x)[:, 1]).max() <= 1e-5
         assert onnx == export(model, data.x, 0.3, "model")
+        assert sum(predict(onnx, data.x) >= 0.5) > 200
 
 
 def test_a_bad_candidate_is_named():
