@@ -14,6 +14,8 @@ PY := $(VENV)/bin/python
 # The name holds the lock file's checksum, so that a changed lock file is another target.
 sum = $(shell cksum < requirements/$(1).txt | cut -d' ' -f1)
 LAB := $(VENV)/.lab-$(call sum,lab)
+# To stop or look at a lab, the environment that is there will do.
+SOME := $(or $(firstword $(wildcard $(VENV)/.lab-*)),$(LAB))
 DEV := $(VENV)/.dev-$(call sum,dev)-$(call sum,lab)
 
 .DEFAULT_GOAL := help
@@ -25,16 +27,16 @@ help: ## this list
 up: $(LAB) ## start everything; the first time, train and serve a champion
 	@$(PY) -m lab up
 
-down: $(LAB) ## stop everything, keep the state
+down: $(SOME) ## stop everything, keep the state
 	@$(PY) -m lab down
 
-status: $(LAB) ## what runs, where, and how to sign in
+status: $(SOME) ## what runs, where, and how to sign in
 	@$(PY) -m lab status
 
-logs: $(LAB) ## the end of the logs [SERVICE=api] [FOLLOW=1]
+logs: $(SOME) ## the end of the logs [SERVICE=api] [FOLLOW=1]
 	@$(PY) -m lab logs $(SERVICE) $(if $(FOLLOW),--follow)
 
-reset: $(LAB) ## stop, and remove the state after asking [YES=1]
+reset: $(SOME) ## stop, and remove the state after asking [YES=1]
 	@$(PY) -m lab reset $(if $(YES),--yes)
 
 train: $(LAB) ## run the pipeline and choose the champion [METRIC=recall]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from lab.errors import LabError
 from lab.registry import Registry, Version
 
 POLL_SECONDS = 1.0
+REFUSED_SECONDS = 60.0
 log = logging.getLogger(__name__)
 
 
@@ -64,6 +66,8 @@ class Follower:
         self.registry = registry
         self.model: Model | None = None
         self.fault = "the registry was not asked yet"
+        # The version found unsound last, and when to look at it again.
+        self._refused = (0, 0.0)
 
     def start(self) -> None:
         threading.Thread(target=self._follow, name="follower", daemon=True).start()
@@ -74,15 +78,20 @@ class Follower:
             champion = self.registry.champion()
             if champion is None:
                 self._blame(f"{self.registry.model} has no champion yet: train one with `make train`")
-            elif self.model is None or champion.number != self.model.version:
+            elif self.model is not None and champion.number == self.model.version:
+                self.fault, self._refused = "", (0, 0.0)
+            elif self._refused[0] != champion.number or time.monotonic() > self._refused[1]:
                 self._swap(champion)
-            else:
-                self.fault = ""
         except LabError as error:
             self._blame(error.message)
 
     def _swap(self, champion: Version) -> None:
-        model = load(champion.number, *self.registry.download(champion))
+        package = self.registry.download(champion)
+        try:
+            model = load(champion.number, *package)
+        except LabError:
+            self._refused = (champion.number, time.monotonic() + REFUSED_SECONDS)
+            raise
         self.model, self.fault = model, ""
         log.warning("serving %s version %d", self.registry.model, model.version)
 

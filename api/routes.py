@@ -51,7 +51,8 @@ def healthz() -> Response:
 def readyz() -> Response:
     """Has a verified model; `registry` says what keeps it from following, if anything."""
     model = _model()
-    return reply({"status": "ready", "version": model.version, "registry": _follower().fault or "followed"})
+    followed = _follower().fault or "followed"
+    return reply({"status": "ready", "name": model.card.problem, "version": model.version, "registry": followed})
 
 
 @routes.app_errorhandler(InvalidError)

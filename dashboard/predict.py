@@ -24,7 +24,9 @@ def show(card: dict[str, Any], version: int, record: dict[str, float | None]) ->
     """Ask the API and show its answer."""
     answer = client.predict(record)
     positive = answer["label"] == card["classes"]["positive"]
-    (st.error if positive else st.success)(f"**{answer['label']}**", icon=":material/warning:" if positive else ":material/check_circle:")
+    (st.error if positive else st.success)(
+        f"**{answer['label']}**", icon=":material/warning:" if positive else ":material/check_circle:"
+    )
     left, middle, right = st.columns(3)
     left.metric(f"Probability of {card['classes']['positive']}", f"{answer['probability']:.1%}")
     middle.metric("Decision threshold", f"{answer['threshold']:.1%}")

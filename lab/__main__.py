@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from lab import errors, settings
+from lab.problem import METRICS
 
 
 def main(words: list[str] | None = None) -> int:
@@ -12,7 +13,7 @@ def main(words: list[str] | None = None) -> int:
     if arguments.command == "settings":
         print(settings.example(), end="")
         return 0
-    from lab import pipeline, up
+    from lab import engine, pipeline, up
 
     if arguments.command == "up":
         up.up()
@@ -25,7 +26,10 @@ def main(words: list[str] | None = None) -> int:
     elif arguments.command == "reset":
         up.reset(arguments.yes)
     else:
-        pipeline.run(settings.load(), arguments.metric)
+        values = settings.load()
+        pipeline.run(values, arguments.metric)
+        if engine.processes() is not None and engine.outdated(values):
+            print("note: the services were started with other settings; `make up` restarts them with these")
     return 0
 
 
@@ -41,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     reset = commands.add_parser("reset", help="remove the state")
     reset.add_argument("--yes", action="store_true", help="do not ask")
     train = commands.add_parser("train", help="run the pipeline and choose the champion")
-    train.add_argument("--metric", default="", help="instead of choice.metric")
+    train.add_argument("--metric", default="", choices=["", *METRICS], help="instead of choice.metric")
     commands.add_parser("settings", help="every setting, as .env.example")
     return parser
 

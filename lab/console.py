@@ -29,8 +29,12 @@ class Progress:
 
     def done(self, what: str) -> None:
         """Leave a line that stays."""
+        self.print(f"  {self.seconds():4.0f} s  {what}")
+
+    def print(self, line: str) -> None:
+        """Print a line where the one that is being waited on stood."""
         erase = "\r\033[K" if self._live else ""
-        print(f"{erase}  {self.seconds():4.0f} s  {what}", flush=True)
+        print(f"{erase}{line}", flush=True)
 
 
 def table(rows: list[list[str]]) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
 import os
+import socket
 import subprocess
 import sysconfig
 import time
@@ -12,6 +14,7 @@ import xmlrpc.client
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
@@ -21,8 +24,10 @@ from lab.settings import ROOT, SETTINGS, STATE, Settings
 
 BIN = Path(sysconfig.get_path("scripts"))
 SOCKET = STATE / "run" / "supervisor.sock"
+STARTED_WITH = STATE / "run" / "started-with"
 LOGS = STATE / "log"
 STOP_SECONDS = 60
+ANSWER_SECONDS = 15
 
 
 def choose(settings: Settings) -> str:
@@ -59,6 +64,7 @@ def start(settings: Settings) -> None:
     for folder in ("run", "log", "s3", "mlflow", "aws"):
         (STATE / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
     SOCKET.unlink(missing_ok=True)
+    STARTED_WITH.write_text(_started_with(settings))
     command = [str(BIN / "supervisord"), "-c", str(ROOT / "services" / "supervisord.conf")]
     done = subprocess.run(
         command, cwd=ROOT, env=environment(settings), capture_output=True, text=True, timeout=60, check=False
@@ -83,10 +89,25 @@ def processes() -> dict[str, dict[str, Any]] | None:
 
 def revive() -> None:
     """Start again the services that supervisord has given up or was told to stop."""
-    with contextlib.suppress(OSError, http.client.HTTPException, xmlrpc.client.Error):
-        for name, row in (processes() or {}).items():
-            if row["statename"] in ("FATAL", "EXITED", "STOPPED"):
+    for name, row in (processes() or {}).items():
+        if row["statename"] in ("FATAL", "EXITED", "STOPPED"):
+            with contextlib.suppress(OSError, http.client.HTTPException, xmlrpc.client.Error):
                 _supervisor().supervisor.startProcess(name, False)
+
+
+def outdated(settings: Settings) -> bool:
+    """Whether what runs was started with other settings, or for another problem, than these."""
+    try:
+        return STARTED_WITH.read_text() != _started_with(settings)
+    except OSError:
+        return True
+
+
+def _started_with(settings: Settings) -> str:
+    """A hash, for secrets are among the settings."""
+    config = (ROOT / "services" / "supervisord.conf").read_bytes()
+    told = {**settings.values, "PARAMS": problem.load(settings.params).name}
+    return hashlib.sha256(msgspec.json.encode(told, order="deterministic") + config).hexdigest()
 
 
 def stop() -> bool:
@@ -140,6 +161,19 @@ def _end(left: list[psutil.Process]) -> bool:
     return bool(left)
 
 
+class _Connection(http.client.HTTPConnection):
+    """HTTP over supervisord's unix socket, with a limit on every wait."""
+
+    def __init__(self, _url: str = "") -> None:
+        super().__init__("localhost", timeout=ANSWER_SECONDS)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(ANSWER_SECONDS)
+        self.sock.connect(str(SOCKET))
+
+
 def _supervisor() -> Any:
     transport = SupervisorTransport(None, None, f"unix://{SOCKET}")
+    transport._get_connection = _Connection  # supervisor's own waits for ever
     return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)

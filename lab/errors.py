@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -22,6 +23,8 @@ class LabError(Exception):
 
 def from_os_error(error: OSError) -> LabError:
     """Say what a failed file operation means for the person who ran the command."""
+    if isinstance(error, TimeoutError):
+        return LabError(f"waited too long: {error}", "see `make status`")
     place = error.filename or "a file"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return LabError(f"the disk is full: cannot write {place}", "free some space, then run the command again")
@@ -30,7 +33,7 @@ def from_os_error(error: OSError) -> LabError:
             f"no permission for {place}: {error.strerror}",
             "make the folder writable for you, or clone the repository to one that is",
         )
-    return LabError(f"{place}: {error.strerror or error}")
+    return LabError(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
 def run(command: Callable[[], int | None]) -> NoReturn:
@@ -39,6 +42,10 @@ def run(command: Callable[[], int | None]) -> NoReturn:
         status = command() or 0
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
+        status = 1
+    except subprocess.TimeoutExpired as error:
+        program = error.cmd if isinstance(error.cmd, str) else " ".join(map(str, error.cmd))
+        print(f"error: {program} took more than {error.timeout:g} s", file=sys.stderr)
         status = 1
     except OSError as error:
         print(f"error: {from_os_error(error)}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import msgspec
@@ -20,11 +21,14 @@ class UnreachableError(LabError):
 
 
 class RefusedError(LabError):
-    """The service answered with an error; `status` is its HTTP status."""
+    """The service answered with an error: `status` of HTTP, and MLflow's `code` where it gives one."""
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int, body: bytes = b"") -> None:
         super().__init__(message, "see `make status` and `make logs`")
-        self.status = status
+        self.status, self.code = status, ""
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            said = msgspec.json.decode(body)
+            self.code = str(said.get("error_code", "")) if isinstance(said, dict) else ""
 
 
 def request(
@@ -40,9 +44,19 @@ def request(
     except urllib3.exceptions.HTTPError as error:
         raise UnreachableError(f"nothing usable answers at {url}", "see `make status`; `make up` starts it") from error
     if not 200 <= answer.status < 300:
-        raise RefusedError(f"{method} {url} answered {answer.status}: {answer.data[:300]!r}", answer.status)
+        raise RefusedError(
+            f"{method} {url} answered {answer.status}: {answer.data[:300]!r}", answer.status, answer.data
+        )
     return bytes(answer.data)
 
 
 def get_json(url: str, timeout: float = READ_SECONDS) -> Any:
-    return msgspec.json.decode(request("GET", url, timeout=timeout))
+    """GET a JSON value; raise UnreachableError or RefusedError, also for an answer that is none."""
+    return decode(url, request("GET", url, timeout=timeout))
+
+
+def decode(url: str, body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UnreachableError(f"{url} does not answer in JSON", "see whether another program has that port") from error

@@ -46,7 +46,7 @@ def write(settings: Settings, entry: Entry) -> str:
             ContentType="application/json",
             IfNoneMatch="*",
         )
-    except (BotoCoreError, ClientError) as error:
+    except (BotoCoreError, ClientError, ValueError) as error:
         raise s3.unavailable(settings, error) from error
     return key
 
@@ -55,11 +55,12 @@ def read(settings: Settings, model: str) -> list[Entry]:
     """All entries of a model, oldest first."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    client, bucket = s3.client(settings), settings["S3_BUCKET"]
+    bucket = settings["S3_BUCKET"]
     try:
+        client = s3.client(settings)
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"ledger/{model}/")
         keys = sorted(item["Key"] for page in pages for item in page.get("Contents", []))
         bodies = [client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys]
-    except (BotoCoreError, ClientError) as error:
+    except (BotoCoreError, ClientError, ValueError) as error:
         raise s3.unavailable(settings, error) from error
     return [msgspec.json.decode(body, type=Entry) for body in bodies]

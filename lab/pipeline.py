@@ -6,9 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 from lab import engine, http, preflight, s3
+from lab.console import Progress
 from lab.errors import LabError
 from lab.settings import ROOT, Settings
 
@@ -96,6 +99,11 @@ def _configure_dvc(settings: Settings) -> None:
     path.write_text(text)
 
 
+def _show(process: subprocess.Popen[str], progress: Progress) -> None:
+    for line in process.stdout or ():
+        progress.print(line.rstrip("\n"))
+
+
 def _call(settings: Settings, what: str, command: list[str], seconds: int | None = None) -> None:
     environment = {
         **engine.environment(settings),
@@ -103,9 +111,20 @@ def _call(settings: Settings, what: str, command: list[str], seconds: int | None
         "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
     }
     environment.pop("LAB_STATE")  # `down` ends what carries it; a training is not a service
-    try:
-        done = subprocess.run(command, cwd=ROOT, env=environment, timeout=seconds, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise LabError(f"{what} took more than {seconds} s", "see `make status`, then run `make train`") from error
-    if done.returncode:
+    progress = Progress()
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        reader = threading.Thread(target=_show, args=(process, progress), daemon=True)
+        reader.start()
+        try:
+            while process.poll() is None:
+                if seconds and progress.seconds() > seconds:
+                    raise LabError(f"{what} took more than {seconds} s", "see `make status`, then run `make train`")
+                progress.waiting(what)
+                time.sleep(0.5)
+        finally:
+            process.terminate()
+            reader.join(timeout=10)
+    if process.returncode:
         raise LabError(f"{what} failed; the reason stands above", "mend it, then run `make train`")

@@ -23,6 +23,7 @@ SOCKET_PATH = 103
 def check(settings: Settings) -> None:
     """Raise LabError for the first thing that keeps the lab from starting."""
     check_git()
+    settings.number("API_WORKERS", 1, 64)
     _check_folder()
     _check_room()
     _check_ports(settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -15,6 +15,7 @@ Column = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,62}$")]
 Month = Annotated[str, Meta(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Metric = Literal["roc_auc", "average_precision", "recall", "precision", "f1", "accuracy", "brier", "log_loss"]
+METRICS: tuple[str, ...] = get_args(Metric)
 # The better value of these is the lower one.
 LOSSES = frozenset({"brier", "log_loss"})
 

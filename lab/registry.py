@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import msgspec
-
 from lab import http
 from lab.card import CARD_FILE, MODEL_FILE
 from lab.errors import LabError
@@ -42,8 +40,8 @@ class Registry:
         try:
             answer = self._get("registered-models/alias", name=self.model, alias=ALIAS)
         except http.RefusedError as error:
-            # MLflow says 404 for a model it does not know and 400 for an alias that is not set.
-            if error.status in (400, 404):
+            # The first for a model it does not know, the second for an alias that is not set.
+            if error.code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise
         return self._version(answer["model_version"])
@@ -53,7 +51,7 @@ class Registry:
         try:
             answer = self._get("model-versions/get", name=self.model, version=str(number))
         except http.RefusedError as error:
-            if error.status != 404:
+            if error.code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             raise LabError(
                 f"{self.model} has no version {number}", f"the versions are listed at {self.url}/#/models"
@@ -72,7 +70,7 @@ class Registry:
         try:
             self._post("registered-models/create", {"name": self.model})
         except http.RefusedError as error:
-            if error.status not in (400, 409):  # there already
+            if error.code != "RESOURCE_ALREADY_EXISTS":
                 raise
         answer = self._post(
             "model-versions/create",
@@ -121,7 +119,8 @@ class Registry:
         return http.get_json(f"{self.url}/api/2.0/mlflow/{path}?{urlencode(query)}")
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
-        return msgspec.json.decode(http.request("POST", f"{self.url}/api/2.0/mlflow/{path}", json=body))
+        url = f"{self.url}/api/2.0/mlflow/{path}"
+        return http.decode(url, http.request("POST", url, json=body))
 
 
 def _artifact_path(uri: str) -> str:

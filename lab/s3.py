@@ -35,15 +35,15 @@ def ensure_bucket(settings: Settings) -> None:
     """Make the bucket if it is missing; raise LabError when S3 does not let us."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    s3 = client(settings)
     try:
+        s3 = client(settings)
         try:
             s3.head_bucket(Bucket=settings["S3_BUCKET"])
         except ClientError as error:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
                 raise
             s3.create_bucket(Bucket=settings["S3_BUCKET"])
-    except (BotoCoreError, ClientError) as error:
+    except (BotoCoreError, ClientError, ValueError) as error:
         raise unavailable(settings, error) from error
 
 

@@ -56,7 +56,7 @@ SETTINGS = (
     Setting("S3_ENDPOINT_URL", "", "S3 elsewhere; empty means the lab's own"),
     Setting("S3_ACCESS_KEY", None, "who signs in to S3"),
     Setting("S3_SECRET_KEY", None, "the password for it"),
-    Setting("MLFLOW_TRACKING_URI", "", "MLflow elsewhere; empty means the lab's own"),
+    Setting("MLFLOW_URL", "", "MLflow elsewhere; empty means the lab's own"),
     Setting("DASK_SCHEDULER_ADDRESS", "", "search on this Dask cluster, e.g. tcp://127.0.0.1:8786"),
     Setting("START_SECONDS", "300", "how long `make up` waits for a service"),
 )
@@ -96,7 +96,7 @@ class Settings:
 
     @property
     def mlflow_url(self) -> str:
-        return self["MLFLOW_TRACKING_URI"] or f"http://127.0.0.1:{self.port('MLFLOW_PORT')}"
+        return self["MLFLOW_URL"] or f"http://127.0.0.1:{self.port('MLFLOW_PORT')}"
 
     @property
     def api_url(self) -> str:
@@ -132,7 +132,8 @@ def remember(environ: Mapping[str, str]) -> dict[str, str]:
     changed = {n: environ[n] for n, old in before.items() if environ.get(n) and environ[n] != old}
     if changed:
         _write({**kept, **changed})
-    return {name: value for name, value in changed.items() if not _BY_NAME[name].secret}
+    # A URL may hold a password.
+    return {n: "…" if "@" in value else value for n, value in changed.items() if not _BY_NAME[n].secret}
 
 
 def _write(values: Mapping[str, str]) -> None:

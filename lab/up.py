@@ -11,11 +11,12 @@ import time
 from lab import engine, http, pipeline, preflight, problem, settings
 from lab.console import Progress, table
 from lab.errors import LabError
-from lab.registry import Registry
+from lab.registry import Registry, Version
 from lab.services import SERVICES, Service
 from lab.settings import ENV_FILE, STATE, Settings
 
 API_SECONDS = 60
+STARTS = 4
 
 
 def up() -> None:
@@ -30,8 +31,8 @@ def up() -> None:
     for name, value in changed.items():
         progress.done(f"kept {name}={value} in .env")
     values = settings.load()
-    if engine.processes() is not None and changed:
-        progress.waiting("the services to stop, for their settings changed")
+    if engine.processes() is not None and engine.outdated(values):
+        progress.done("stopping the services, for their settings changed")
         engine.stop()
     if engine.processes() is None:
         engine.stop()  # what a killed supervisord may have left behind
@@ -52,7 +53,7 @@ def up() -> None:
             f"no candidate of {stated.name} may be champion; the reasons stand above",
             "lower choice.floors in params.yaml or add candidates, then run `make train`",
         )
-    _wait_for_model(values, champion.number, progress)
+    _wait_for_model(values, champion, progress)
     progress.done(f"{stated.title}: champion version {champion.number} is served")
     print()
     print(render_status(values))
@@ -115,7 +116,7 @@ def _state(service: Service, values: Settings, running: dict[str, dict[str, obje
 
 def _served(values: Settings) -> str:
     try:
-        return f"up, version {http.get_json(values.api_url + '/readyz', timeout=2)['version']}"
+        return f"up, version {http.get_json(values.api_url + '/readyz', timeout=2).get('version')}"
     except LabError:
         return "up, no model"
 
@@ -123,6 +124,7 @@ def _served(values: Settings) -> str:
 def _wait(values: Settings, progress: Progress) -> None:
     """Wait until every service is well; raise LabError with the end of its log for one that cannot start."""
     left, limit = list(SERVICES), values.number("START_SECONDS", 1, 3600)
+    pids: dict[str, set[object]] = {service.name: set() for service in SERVICES}
     while left:
         for service in list(left):
             if service.healthy(values):
@@ -133,7 +135,11 @@ def _wait(values: Settings, progress: Progress) -> None:
         progress.waiting(", ".join(service.title for service in left))
         running = engine.processes() or {}
         for service in left:
-            if running.get(service.name, {}).get("statename") == "FATAL" or progress.seconds() > limit:
+            state = running.get(service.name, {})
+            # supervisord starts what died after a few seconds again and again, and never calls it FATAL.
+            pids[service.name] |= {state.get("pid", 0)} - {0}
+            hopeless = state.get("statename") == "FATAL" or len(pids[service.name]) > STARTS
+            if hopeless or progress.seconds() > limit:
                 raise LabError(
                     f"{service.title} does not start. Its log ends:\n{engine.log_end(service.name)}",
                     f"the whole log is {engine.LOGS / service.name}.log; then `make down` and `make up`",
@@ -141,11 +147,12 @@ def _wait(values: Settings, progress: Progress) -> None:
         time.sleep(1)
 
 
-def _wait_for_model(values: Settings, version: int, progress: Progress) -> None:
-    deadline = time.monotonic() + API_SECONDS
+def _wait_for_model(values: Settings, champion: Version, progress: Progress) -> None:
+    deadline, version = time.monotonic() + API_SECONDS, champion.number
     while True:
         try:
-            if http.get_json(f"{values.api_url}/readyz", timeout=2)["version"] == version:
+            answer = http.get_json(f"{values.api_url}/readyz", timeout=2)
+            if (answer.get("name"), answer.get("version")) == (champion.model, version):
                 return
         except LabError as error:
             why = error.message

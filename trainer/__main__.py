@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from lab import errors, problem, settings
-from lab.problem import Metric
+from lab.problem import METRICS
 from trainer.store import Paths, write_json
 
 
@@ -61,8 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--params", help="the problem; default: the setting PARAMS")
         if name == "choose":
-            metrics = Metric.__args__  # type: ignore[attr-defined]
-            command.add_argument("--metric", choices=metrics, help="instead of choice.metric")
+            command.add_argument("--metric", choices=METRICS, help="instead of choice.metric")
         if name == "reproduce":
             command.add_argument("--version", type=int, required=True, help="number of the version")
     return parser

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pandas as pd
@@ -11,6 +11,7 @@ import pandas as pd
 from lab import card as cards
 from lab import ledger
 from lab.errors import LabError
+from lab.http import RefusedError
 from lab.problem import Candidate, Choice, Problem
 from lab.registry import PACKAGE, Registry, Version
 from lab.settings import Settings
@@ -41,16 +42,20 @@ def choose(settings: Settings, problem: Problem, paths: Paths, choice: Choice) -
     if version:
         _make_up_ledger(settings, version, entries)
     champion = _champion(settings, problem, registry, version, results, frame) if version else None
-    runs = record(settings, problem, paths, frame, results)
+    sound = {name: _sound(registry, result.fingerprint) for name, result in results.items()}
+    lost = {name for name, found in sound.items() if found is False}
+    runs = record(settings, problem, paths, frame, results, anew=lost)
     comparison = report.compare_all(results, problem.evaluation.folds, choice.alpha)
     print(report.render(comparison, choice.metric))
-    decision = decide(results, champion, choice, problem.evaluation.folds)
+    lost_champion = version is not None and champion is None
+    decision = decide(results, champion, choice, problem.evaluation.folds, lost=lost_champion)
     entry = _entry(problem, choice, decision, comparison, results[decision.candidate], version)
     if decision.action == "rejected":
         if not any(_repeats(entry, old) for old in entries):
             ledger.write(settings, entry)
     elif decision.action == "promoted":
-        promoted = _promote(settings, registry, results[decision.candidate], runs[decision.candidate], entry)
+        name = decision.candidate
+        promoted = _promote(settings, registry, sound[name] or _register(registry, results[name], runs[name]), entry)
         print(f"champion: {problem.name} version {promoted.number}")
     print(f"{decision.action}: {decision.candidate} — {decision.reason}")
     return decision
@@ -73,9 +78,16 @@ def _champion(
     version: Version,
     results: dict[str, Result],
     frame: pd.DataFrame,
-) -> Champion:
-    """The champion on the present folds: a candidate's own scores if it is one, else evaluated now."""
-    card = cards.decode(registry.artifact(version, cards.CARD_FILE))
+) -> Champion | None:
+    """The champion on the present folds: a candidate's own scores if it is one, else evaluated now.
+
+    None when its package is lost, altered or of another schema: it cannot be served either, and must not keep
+    another from being.
+    """
+    card = _card(registry, version)
+    if card is None:
+        print(f"note: the package of version {version.number}, the champion, is not sound; it is not compared with")
+        return None
     folds = next((r.folds for r in results.values() if same_recipe(r.recipe, card.recipe)), None)
     if folds is None:
         recipe = card.recipe
@@ -113,10 +125,31 @@ def _repeats(entry: ledger.Entry, old: ledger.Entry) -> bool:
     return msgspec.structs.replace(entry, at=old.at, by=old.by) == old
 
 
-def _promote(settings: Settings, registry: Registry, result: Result, run_id: str, entry: ledger.Entry) -> Version:
-    version = registry.find(result.fingerprint) or _register(registry, result, run_id)
-    card, model = registry.download(version)
-    cards.check_hash(cards.decode(card), model)  # what will be served, read back before it is
+def _card(registry: Registry, version: Version) -> cards.Card | None:
+    """The card of a version whose package is whole, else None; raise LabError when the registry is away."""
+    try:
+        text, model = registry.download(version)
+    except RefusedError as error:
+        if error.status != 404:
+            raise
+        return None
+    try:
+        card = cards.decode(text)
+        cards.check_hash(card, model)
+    except LabError:
+        return None
+    return card
+
+
+def _sound(registry: Registry, fingerprint: str) -> Version | Literal[False] | None:
+    """The version made from a recipe: None when there is none, False when its package is not sound."""
+    version = registry.find(fingerprint)
+    return version if version is None or _card(registry, version) else False
+
+
+def _promote(settings: Settings, registry: Registry, version: Version, entry: ledger.Entry) -> Version:
+    if _card(registry, version) is None:  # what will be served, read back before it is
+        raise LabError(f"the package of version {version.number} is not what was stored", "run `make train` again")
     entry = msgspec.structs.replace(entry, to_version=version.number)
     registry.tag(version, DECISION, _short(entry))
     registry.promote(version)

@@ -45,12 +45,14 @@ def obstacles(result: Result, choice: Choice) -> list[str]:
     return found
 
 
-def decide(results: dict[str, Result], champion: Champion | None, choice: Choice, folds: int) -> Decision:
+def decide(
+    results: dict[str, Result], champion: Champion | None, choice: Choice, folds: int, *, lost: bool = False
+) -> Decision:
     """Compare the best candidate that may be champion with the present one.
 
     A candidate of another recipe must be better by the corrected resampled t-test at `choice.alpha`; the
     champion's own recipe, refitted on changed data, parameters or code, follows without a test, for on the
-    same folds it is the champion.
+    same folds it is the champion. Without a champion, or when its package is `lost`, there is no comparison.
     """
     barred = {name: why for name, result in results.items() if (why := obstacles(result, choice))}
     allowed = {name: result for name, result in results.items() if name not in barred}
@@ -61,7 +63,8 @@ def decide(results: dict[str, Result], champion: Champion | None, choice: Choice
     winner = ranked(allowed, choice.metric)[0]
     score = f"{choice.metric} {allowed[winner].mean(choice.metric):.4f}"
     if champion is None:
-        return Decision("promoted", winner, f"first champion; best candidate by {score}", figures)
+        cause = "the champion's package is not sound" if lost else "first champion"
+        return Decision("promoted", winner, f"{cause}; best candidate by {score}", figures)
     if allowed[winner].fingerprint == champion.fingerprint:
         return Decision("unchanged", winner, "same data, parameters and code as the champion", figures)
     if same_recipe(allowed[winner].recipe, champion.recipe):

@@ -106,7 +106,10 @@ def evaluate(problem: Problem, candidates: dict[str, Candidate], data: Table) ->
     folds = plan(problem, data)
     searches = {name: _search(problem, name, candidate) for name, candidate in candidates.items()}
     jobs = [joblib.delayed(_run)(name, search, data, fold) for name, search in searches.items() for fold in folds]
-    results = joblib.Parallel(n_jobs=-1)(jobs)
+    try:
+        results = joblib.Parallel(n_jobs=-1)(jobs)
+    except TimeoutError as error:  # Dask without workers
+        raise LabError(f"the search waited too long: {error}", "start workers, or search on this machine") from error
     return {
         name: _gathered(problem, data, folds, results[i * len(folds) : (i + 1) * len(folds)])
         for i, name in enumerate(searches)
@@ -154,8 +157,8 @@ def build(problem: Problem, name: str, candidate: Candidate) -> Pipeline:
         raise LabError(f"{where}.grid: {candidate.estimator} has no {', '.join(unknown)}", "correct params.yaml")
     if "random_state" in known and "random_state" not in candidate.settings:
         estimator.set_params(random_state=problem.evaluation.seed)
-    scaler = "passthrough" if attribute in TREES else StandardScaler()
-    return Pipeline([("impute", SimpleImputer(strategy="median")), ("scale", scaler), ("model", estimator)])
+    scaling = [] if attribute in TREES else [("scale", StandardScaler())]
+    return Pipeline([("impute", SimpleImputer(strategy="median")), *scaling, ("model", estimator)])
 
 
 def _search(problem: Problem, name: str, candidate: Candidate) -> GridSearchCV:

@@ -67,7 +67,10 @@ def _read(problem: Problem, path: Path) -> str:
 
 
 def _table(problem: Problem, text: str, path: Path) -> tuple[list[str], list[list[str]]]:
-    lines = [[cell.strip() for cell in line] for line in csv.reader(text.splitlines()) if line]
+    try:
+        lines = [[cell.strip() for cell in line] for line in csv.reader(text.splitlines()) if line]
+    except csv.Error as error:
+        raise LabError(f"{path} is not comma separated text: {error}", "save it as CSV") from error
     if problem.source.header:
         header, lines = (lines[0], lines[1:]) if lines else ([], [])
         missing, extra = set(problem.columns) - set(header), set(header) - set(problem.columns)

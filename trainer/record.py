@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,10 +28,16 @@ FINGERPRINT = "lab.fingerprint"
 
 
 def record(
-    settings: Settings, problem: Problem, paths: Paths, frame: pd.DataFrame, results: dict[str, Result]
+    settings: Settings,
+    problem: Problem,
+    paths: Paths,
+    frame: pd.DataFrame,
+    results: dict[str, Result],
+    anew: Collection[str] = (),
 ) -> dict[str, str]:
     """Make sure that every result has a finished run; give the run ids by candidate.
 
+    Those in `anew` get another run, for the package in theirs is lost.
     A run that was cut short is not finished, hence made again. Raises LabError when MLflow is away.
     """
     http.request("GET", f"{settings.mlflow_url}/health")  # 2 s to learn that it is away
@@ -42,7 +49,7 @@ def record(
         client = mlflow.MlflowClient()
         mlflow.set_experiment(problem.name)
         experiment = client.get_experiment_by_name(problem.name).experiment_id
-        runs = {name: _finished(client, experiment, r.fingerprint) for name, r in results.items()}
+        runs = {n: None if n in anew else _finished(client, experiment, r.fingerprint) for n, r in results.items()}
         if not all(runs.values()):
             _record_missing(problem, paths, frame, results, runs)
         return {name: run for name, run in runs.items() if run}

@@ -52,6 +52,7 @@ def render(rows: list[dict[str, Any]], metric: str) -> str:
         lines.append(mark + "  ".join(cells))
     lines.append(
         "  * the metric of the choice. Mean ± SD of the outer folds; best against runner-up by the corrected"
-        "\n    resampled t-test. recall, precision, f1 and accuracy call a row positive from 0.5 on."
+        "\n    resampled t-test. recall, precision, f1 and accuracy call a row positive from 0.5 on.\n    p is for"
+        " one metric by itself, best against second on the grids declared; it is not corrected for there being several."
     )
     return "\n".join(lines)

@@ -86,7 +86,12 @@ def read_results(paths: Paths) -> dict[str, Result]:
     files = sorted(paths.candidates.glob(f"*/{RESULT_FILE}"))
     if not files:
         raise LabError(f"there are no trained models in {paths.candidates}", "run `make train`")
-    return {file.parent.name: msgspec.json.decode(file.read_bytes(), type=Result) for file in files}
+    try:
+        return {file.parent.name: msgspec.json.decode(file.read_bytes(), type=Result) for file in files}
+    except msgspec.DecodeError as error:
+        raise LabError(
+            f"a {RESULT_FILE} in {paths.candidates} is of another code: {error}", "run `make train`"
+        ) from error
 
 
 def read_oof(folder: Path) -> tuple[Ints, Floats]:

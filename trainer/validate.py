@@ -80,6 +80,8 @@ def _checks(feature: Feature) -> list[pa.Check]:
             number = float(value)
         except (TypeError, ValueError):
             return False
+        if "_" in value or not value.isascii():  # what float() takes and pandas does not
+            return False
         whole = feature.type == "real" or number.is_integer()
         return whole and feature.min <= number <= feature.max
 

@@ -89,7 +89,7 @@ def settings_of(lab, **changes: str) -> Settings:
 def sizes(lab):
     """How many bytes a whole choice sends to MLflow and to S3."""
     mlflow, s3 = Line(int(lab.env["MLFLOW_PORT"]), True), Line(int(lab.env["S3_PORT"]), False)
-    attempt(lab, "uncut", MLFLOW_TRACKING_URI=mlflow.url, S3_ENDPOINT_URL=s3.url)
+    attempt(lab, "uncut", MLFLOW_URL=mlflow.url, S3_ENDPOINT_URL=s3.url)
     sent = {"MLFLOW": mlflow.sent, "S3": s3.sent}
     mlflow.cut()
     s3.cut()
@@ -111,7 +111,7 @@ def test_a_cut_line_leaves_no_half_made_champion(lab, sizes, service, share):
     """One clear error; the champion is none or a whole one; the second run ends with one version and one entry."""
     name = f"cut-{service.lower()}-{int(share * 1000)}"
     line = Line(int(lab.env[f"{service}_PORT"]), service == "MLFLOW", share * sizes[service])
-    setting = {"MLFLOW": "MLFLOW_TRACKING_URI", "S3": "S3_ENDPOINT_URL"}[service]
+    setting = {"MLFLOW": "MLFLOW_URL", "S3": "S3_ENDPOINT_URL"}[service]
     with pytest.raises(LabError) as error:
         attempt(lab, name, **{setting: line.url})
     assert error.value.remedy

@@ -123,7 +123,7 @@ def _search_runs(lab):
 
 
 def _versions(lab) -> int:
-    url = f"{lab.url('MLFLOW_PORT')}/api/2.0/mlflow/model-versions/search"
+    url = f"{lab.url('MLFLOW_PORT')}/api/2.0/mlflow/model-versions/search?filter=name%3D%27breast-cancer-wisconsin%27"
     return len(urllib3.request("GET", url).json().get("model_versions", []))
 
 
@@ -183,7 +183,7 @@ def test_a_killed_api_comes_back(lab):
 
 def test_mlflow_away_is_one_message_and_no_broken_champion(lab):
     """`train` with MLflow away fails with what to do; the champion goes on answering."""
-    done = lab.run(sys.executable, "-m", "lab", "train", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    done = lab.run(sys.executable, "-m", "lab", "train", MLFLOW_URL="http://127.0.0.1:9")
     assert done.returncode == 1
     assert "nothing usable answers at http://127.0.0.1:9/" in done.stderr
     assert "What to do" in done.stderr
