@@ -40,7 +40,9 @@ def test_a_dask_cluster_gives_the_same_results():
     stated, data = small()
     here = evaluate.evaluate(stated, stated.candidates, data)
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster,
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=None
+        ) as cluster,
         evaluate.backend(cluster.scheduler_address),
     ):
         there = evaluate.evaluate(stated, stated.candidates, data)
