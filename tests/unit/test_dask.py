@@ -23,7 +23,7 @@ features: {a: {type: real, min: -9, max: 9, nullable: true}, b: {type: real, min
 candidates:
   logistic-regression: {estimator: sklearn.linear_model.LogisticRegression, grid: {C: [0.1, 1.0]}}
   random-forest: {estimator: sklearn.ensemble.RandomForestClassifier, settings: {n_estimators: 5}}
-evaluation: {folds: 3, repeats: 2, inner_folds: 2, seed: 1}
+evaluation: {folds: 3, repeats: 1, inner_folds: 2, seed: 1}
 """
     )
     rng = np.random.default_rng(1)
