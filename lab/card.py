@@ -108,7 +108,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode(card: Card) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(card, order="deterministic"), indent=2) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n"
 
 
 def decode(text: bytes) -> Card:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 
 
 class Progress:
@@ -21,9 +22,9 @@ class Progress:
     def waiting(self, what: str) -> None:
         """Show what is waited for: rewritten in place on a terminal, else when it changes or every 10 s."""
         if self._live:
-            print(f"\r\033[K  {self.seconds():4.0f} s  waiting for {what}", end="", flush=True)
+            _write(f"\r\033[K  {self.seconds():4.0f} s  waiting for {what}")
         elif what != self._said or self.seconds() >= self._next:
-            print(f"  {self.seconds():4.0f} s  waiting for {what}", flush=True)
+            _write(f"  {self.seconds():4.0f} s  waiting for {what}\n")
             self._next = self.seconds() + 10
         self._said = what
 
@@ -34,7 +35,14 @@ class Progress:
     def print(self, line: str) -> None:
         """Print a line where the one that is being waited on stood."""
         erase = "\r\033[K" if self._live else ""
-        print(f"{erase}{line}", flush=True)
+        _write(f"{erase}{line}\n")
+
+
+def _write(text: str) -> None:
+    # What was begun is not given up half-way because nobody reads on, as in `make train | head`.
+    with suppress(BrokenPipeError):
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
 
 def table(rows: list[list[str]]) -> str:

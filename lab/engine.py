@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import http.client
 import os
+import shutil
 import socket
 import subprocess
 import sysconfig
@@ -63,6 +64,9 @@ def start(settings: Settings) -> None:
     """Start supervisord, which starts the services."""
     for folder in ("run", "log", "s3", "mlflow", "aws"):
         (STATE / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
+    # The API's workers count together in files; those of the last run are no part of this one.
+    shutil.rmtree(STATE / "run" / "metrics", ignore_errors=True)
+    (STATE / "run" / "metrics").mkdir(mode=0o700)
     SOCKET.unlink(missing_ok=True)
     STARTED_WITH.write_text(_started_with(settings))
     command = [str(BIN / "supervisord"), "-c", str(ROOT / "services" / "supervisord.conf")]

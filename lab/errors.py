@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -46,6 +47,9 @@ def run(command: Callable[[], int | None]) -> NoReturn:
     except subprocess.TimeoutExpired as error:
         program = error.cmd if isinstance(error.cmd, str) else " ".join(map(str, error.cmd))
         print(f"error: {program} took more than {error.timeout:g} s", file=sys.stderr)
+        status = 1
+    except BrokenPipeError:  # nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except OSError as error:
         print(f"error: {from_os_error(error)}", file=sys.stderr)

@@ -32,11 +32,22 @@ class RefusedError(LabError):
 
 
 def request(
-    method: str, url: str, *, json: Any = None, body: bytes | None = None, timeout: float = READ_SECONDS
+    method: str,
+    url: str,
+    *,
+    json: Any = None,
+    body: bytes | None = None,
+    key: str = "",
+    timeout: float = READ_SECONDS,
 ) -> bytes:
-    """Send a request and give the body of a 2xx answer; raise UnreachableError or RefusedError otherwise."""
+    """Send a request, with `key` as X-API-Key, and give the body of a 2xx answer.
+
+    Raises UnreachableError or RefusedError otherwise.
+    """
     limit = urllib3.Timeout(connect=2, read=timeout)
     headers = {"Content-Type": "application/json"} if json is not None else {}
+    if key:
+        headers["X-API-Key"] = key
     if json is not None:
         body = msgspec.json.encode(json)
     try:
@@ -50,9 +61,9 @@ def request(
     return bytes(answer.data)
 
 
-def get_json(url: str, timeout: float = READ_SECONDS) -> Any:
+def get_json(url: str, timeout: float = READ_SECONDS, key: str = "") -> Any:
     """GET a JSON value; raise UnreachableError or RefusedError, also for an answer that is none."""
-    return decode(url, request("GET", url, timeout=timeout))
+    return decode(url, request("GET", url, timeout=timeout, key=key))
 
 
 def decode(url: str, body: bytes) -> Any:

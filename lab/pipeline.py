@@ -40,8 +40,9 @@ def run(settings: Settings, metric: str) -> None:
     definition = definition_for(settings)
     seed(settings)
     http.request("GET", f"{settings.mlflow_url}/health", timeout=5)
-    _call(settings, "the pipeline", ["dvc", "repro", "--quiet", str(definition)])
-    _call(settings, "pushing data and models to S3", ["dvc", "push", "--quiet", str(definition)], PUSH_SECONDS)
+    _remove_empty_lock(settings)
+    _call(settings, "the pipeline", ["dvc", "repro", str(definition)])
+    _call(settings, "pushing data and models to S3", ["dvc", "push", str(definition)], PUSH_SECONDS)
     choose = [sys.executable, "-m", "trainer", "choose", *(["--metric", metric] if metric else [])]
     _call(settings, "the choice", choose)
 
@@ -66,7 +67,14 @@ def definition(folder: Path) -> str:
     inside = folder.relative_to(ROOT)
     text = (ROOT / "dvc.yaml").read_text()
     root = os.path.relpath(ROOT, folder)
-    return text.replace("root: . ", f"root: {root} ", 1).replace("folder: . ", f"folder: {inside} ", 1)
+    return text.replace("root: . ", f"root: {root} ", 1).replace('here: "" ', f"here: {inside}/ ", 1)
+
+
+def _remove_empty_lock(settings: Settings) -> None:
+    # DVC killed while it writes leaves the file empty, and from then on refuses it; what ran is in its cache.
+    path = settings.params.parent / "dvc.lock"
+    if path.is_file() and not path.stat().st_size:
+        path.unlink()
 
 
 def remove_outputs(settings: Settings) -> None:
@@ -109,6 +117,7 @@ def _call(settings: Settings, what: str, command: list[str], seconds: int | None
         **engine.environment(settings),
         "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
         "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+        "PYTHONUNBUFFERED": "1",  # its lines are shown as they come
     }
     environment.pop("LAB_STATE")  # `down` ends what carries it; a training is not a service
     progress = Progress()

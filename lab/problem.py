@@ -13,6 +13,9 @@ from lab.errors import LabError
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Column = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,62}$")]
 Month = Annotated[str, Meta(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
+# An empty text where there is none: a pattern and Literal[""] do not go together in msgspec.
+SomeColumn = Annotated[str, Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_.]{0,62})?$")]
+SomeMonth = Annotated[str, Meta(pattern=r"^(\d{4}-(0[1-9]|1[0-2]))?$")]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Metric = Literal["roc_auc", "average_precision", "recall", "precision", "f1", "accuracy", "brier", "log_loss"]
 METRICS: tuple[str, ...] = get_args(Metric)
@@ -41,7 +44,7 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`until`: the last month whose dated groups are in the dataset; empty means all."""
 
-    until: Month | Literal[""] = ""
+    until: SomeMonth = ""
 
 
 class ClassLabel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,7 +87,7 @@ class Evaluation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     folds: Annotated[int, Meta(ge=2, le=50)] = 10
     repeats: Annotated[int, Meta(ge=1, le=50)] = 3
     inner_folds: Annotated[int, Meta(ge=2, le=50)] = 3
-    group: Column | Literal[""] = ""
+    group: SomeColumn = ""
     seed: Annotated[int, Meta(ge=0, le=2**31)] = 0
     tune_on: Metric = "log_loss"
 
@@ -105,17 +108,22 @@ class Threshold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Problem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All but `choice` must be stated, even when empty: dvc.yaml tracks each, and DVC takes no defaults.
+
+    The order of the features has no meaning.
+    """
+
     name: Name
     title: str
     source: Source
     target: Target
     features: Annotated[dict[Column, Feature], Meta(min_length=1)]
     candidates: Annotated[dict[Name, Candidate], Meta(min_length=1)]
-    id: Column | Literal[""] = ""
-    data: Data = Data()
-    evaluation: Evaluation = Evaluation()
+    id: SomeColumn
+    data: Data
+    evaluation: Evaluation
+    threshold: Threshold
     choice: Choice = Choice()
-    threshold: Threshold = Threshold()
 
     @property
     def columns(self) -> list[str]:

@@ -49,6 +49,6 @@ def ensure_bucket(settings: Settings) -> None:
 
 def unavailable(settings: Settings, error: Exception) -> LabError:
     return LabError(
-        f"S3 at {settings.s3_url} failed: {error}",
+        f"S3 at {settings.s3_url} failed: {getattr(error, 'message', error)}",
         "see `make status` and `make logs`; `make up` starts it, then run the command again",
     )

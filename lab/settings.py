@@ -24,11 +24,12 @@ ENV_FILE = ROOT / ".env"
 
 @dataclass(frozen=True)
 class Setting:
-    """A row of the table. `default` is None for a secret, which is drawn and never shown."""
+    """A row of the table. `default` is None for a secret, which is drawn and never shown; nor is a hidden one."""
 
     name: str
     default: str | None
     help: str
+    hidden: bool = False
 
     @property
     def secret(self) -> bool:
@@ -44,6 +45,8 @@ SETTINGS = (
     Setting("PARAMS", "params.yaml", "the problem: table, features, candidates, choice"),
     Setting("API_PORT", "8000", "the API that serves the champion"),
     Setting("API_WORKERS", "2", "processes of the API"),
+    Setting("API_KEY", "", "what a client of the API must send in X-API-Key; empty: nothing", hidden=True),
+    Setting("ELASTIC_APM_SERVER_URL", "", "the APM Server that the API sends its traces to; empty: none"),
     Setting("DASHBOARD_PORT", "8501", "the dashboard"),
     Setting("MLFLOW_PORT", "5000", "MLflow: runs, metrics, registry"),
     Setting("S3_PORT", "9000", "S3: datasets, models, ledger"),
@@ -133,7 +136,11 @@ def remember(environ: Mapping[str, str]) -> dict[str, str]:
     if changed:
         _write({**kept, **changed})
     # A URL may hold a password.
-    return {n: "…" if "@" in value else value for n, value in changed.items() if not _BY_NAME[n].secret}
+    return {
+        n: "…" if "@" in value else value
+        for n, value in changed.items()
+        if not _BY_NAME[n].secret and not _BY_NAME[n].hidden
+    }
 
 
 def _write(values: Mapping[str, str]) -> None:

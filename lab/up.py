@@ -141,7 +141,7 @@ def _wait(values: Settings, progress: Progress) -> None:
             hopeless = state.get("statename") == "FATAL" or len(pids[service.name]) > STARTS
             if hopeless or progress.seconds() > limit:
                 raise LabError(
-                    f"{service.title} does not start. Its log ends:\n{engine.log_end(service.name)}",
+                    f"{service.title} does not start. Its log ends:\n{engine.log_end(service.name, 40)}",
                     f"the whole log is {engine.LOGS / service.name}.log; then `make down` and `make up`",
                 )
         time.sleep(1)

@@ -33,6 +33,8 @@ def export(model: Pipeline, x: Floats, threshold: float, name: str) -> bytes:
             options={id(estimator): options},
             name=name,  # a random one otherwise, and the same model would have other bytes
         )
+        # They come in the order of a set, another one in each process.
+        converted.opset_import.sort(key=lambda opset: opset.domain)
         data = bytes(converted.SerializeToString(deterministic=True))
         probability = predict(data, x)
     except Exception as error:  # converters and the runtime raise whatever they like

@@ -47,8 +47,9 @@ def record(
     mlflow.set_tracking_uri(settings.mlflow_url)
     try:
         client = mlflow.MlflowClient()
-        mlflow.set_experiment(problem.name)
-        experiment = client.get_experiment_by_name(problem.name).experiment_id
+        there = client.get_experiment_by_name(problem.name)
+        experiment = there.experiment_id if there else client.create_experiment(problem.name)
+        mlflow.set_experiment(experiment_id=experiment)
         runs = {n: None if n in anew else _finished(client, experiment, r.fingerprint) for n, r in results.items()}
         if not all(runs.values()):
             _record_missing(problem, paths, frame, results, runs)
@@ -172,7 +173,7 @@ def make_card(problem: Problem, result: Result, run_id: str, commit: str, dirty:
                 max=f.max,
                 nullable=f.nullable,
             )
-            for name, f in problem.features.items()
+            for name, f in ((name, problem.features[name]) for name in result.features)
         ],
         classes=cards.Classes(negative=problem.target.negative.label, positive=problem.target.positive.label),
         threshold=result.operating.threshold,

@@ -70,7 +70,8 @@ def _rebuild(tree: Path, card: cards.Card) -> tuple[Paths, Result]:
     name = card.recipe.candidate
     folder = tree / ".reproduce"
     folder.mkdir()
-    params = {**card.params, "candidates": {name: card.params["candidates"][name]}}
+    features = {feature.name: card.params["features"][feature.name] for feature in card.features}  # in this order
+    params = {**card.params, "features": features, "candidates": {name: card.params["candidates"][name]}}
     (folder / "params.yaml").write_bytes(msgspec.yaml.encode(params))
     for stage in ("ingest", "validate", "train"):
         command = [sys.executable, "-m", "trainer", stage, "--params", str(folder / "params.yaml")]

@@ -42,13 +42,17 @@ class Paths:
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """A trained candidate. `refused` says why it cannot be served; it has no model then."""
+    """A trained candidate. `refused` says why it cannot be served; it has no model then.
+
+    `features` is the order of the model's inputs: the one that params.yaml has now may be another.
+    """
 
     recipe: Recipe
     fingerprint: str
     data_md5: str
     code_sha256: str
     packages: dict[str, str]
+    features: list[str]
     folds: dict[str, list[float]]
     operating: Operating
     refused: str

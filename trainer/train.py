@@ -65,6 +65,7 @@ def finish(
         data_md5=data_md5,
         code_sha256=lineage.code_sha256(),
         packages=lineage.packages(),
+        features=list(problem.features),
         folds=found.folds,
         operating=operating,
         refused=refused,
