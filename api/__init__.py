@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from flask import Flask
 
-from api.model import Follower
-from api.routes import routes
+from api import apm, edge, replies
+from api.follower import Follower
+from api.metrics import Metrics
+from api.routes import Routes
+from lab.events import Writer
 from lab.registry import Registry
 
 
 def create_app(test_config: Mapping[str, str] | None = None) -> Flask:
-    """Make the app; it follows the champion of MODEL_NAME in the registry at MLFLOW_TRACKING_URI."""
+    """Make the app from the environment, or from `test_config`.
+
+    MLFLOW_TRACKING_URI and MODEL_NAME: whose champion; EVENTS_DIR: where events go; KEEP_DIR: where the last good
+    model is kept; METRICS_DIR: what the workers count together; FOLLOW_SECONDS: how often to look at the alias;
+    API_KEY: asked for when set.
+    """
     config = os.environ if test_config is None else test_config
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = 1_000_000
-    follower = Follower(Registry(config["MLFLOW_TRACKING_URI"], config["MODEL_NAME"]))
-    app.extensions["follower"] = follower
-    app.register_blueprint(routes)
-    follower.start()
+    events = Writer(Path(config["EVENTS_DIR"]), "api")
+    registry = Registry(config["MLFLOW_TRACKING_URI"], config["MODEL_NAME"])
+    metrics = Metrics(Path(config["METRICS_DIR"]))
+    follower = Follower(registry, Path(config["KEEP_DIR"]), events, metrics)
+    app.extensions |= {"follower": follower, "events": events}
+    Routes(follower, events, metrics, keyed=bool(config.get("API_KEY"))).register(app)
+    replies.register(app)
+    if config.get("ELASTIC_APM_SERVER_URL"):
+        apm.start(app, follower)
+    app.wsgi_app = edge.wrap(app.wsgi_app, events, metrics, config.get("API_KEY", ""))  # type: ignore[method-assign,assignment]
+    metrics.start()
+    follower.start(float(config.get("FOLLOW_SECONDS", "1")))
+    # What is there now stays, and a request leaves next to no cycles: the collector need not run every tenth one.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000)
     return app

@@ -2,69 +2,166 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, current_app, request
-from werkzeug.exceptions import HTTPException
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any
 
-from api.codec import InvalidError, answer, problem, read_record, reply
-from api.model import Follower, Model
+import flask_swagger_ui
+from flask import Flask, Response, request, send_from_directory
+from uuid_utils import uuid7
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
-routes = Blueprint("routes", __name__)
+from api import codec, edge, openapi
+from api.codec import Records
+from api.environ import BEGUN, BODY
+from api.follower import Follower
+from api.metrics import Metrics
+from api.model import Model
+from api.replies import JSON, NoModelError, reply
+from api.trace import trace_id
+from lab.events import Feedback, Prediction, Writer
 
-
-class NoModelError(Exception):
-    """No verified model is loaded; the message says why."""
-
-
-def _follower() -> Follower:
-    follower: Follower = current_app.extensions["follower"]
-    return follower
-
-
-def _model() -> Model:
-    follower = _follower()
-    model = follower.model
-    if model is None:
-        raise NoModelError(follower.fault)
-    return model
-
-
-@routes.post("/predict")
-def predict() -> Response:
-    model = _model()
-    row = read_record(model.card.features, request.get_data(cache=False))
-    return answer(model, float(model.probabilities(row)[0]))
+DOCS = Path(__file__).parent / "docs"
+SWAGGER_UI = Path(flask_swagger_ui.__file__).parent / "dist"
 
 
-@routes.get("/model")
-def describe() -> Response:
-    model = _model()
-    return reply({"name": model.card.problem, "version": model.version, "card": model.card})
+@dataclass(frozen=True)
+class Routes:
+    """The views. They reach the model and the events here and not through Flask's proxies, which cost more than
+    the model does.
+    """
+
+    follower: Follower
+    events: Writer
+    counts: Metrics
+    keyed: bool
+
+    def register(self, app: Flask) -> None:
+        posts = {"/predict": self.predict, "/predict/batch": self.predict_batch, "/feedback": self.feedback}
+        gets: dict[str, Callable[..., Response]] = {
+            "/model": self.model,
+            "/healthz": self.healthz,
+            "/readyz": self.readyz,
+            "/metrics": self.metrics,
+            "/openapi.json": self.openapi,
+            "/docs": self.docs,
+            "/docs/<name>": self.docs_file,
+        }
+        for path, post in posts.items():
+            app.add_url_rule(path, view_func=post, endpoint=path, methods=["POST"])
+        for path, get in gets.items():
+            app.add_url_rule(path, view_func=get, endpoint=path)
+
+    def predict(self) -> Response:
+        model, environ = self._model(), request.environ
+        event = self._answer(model, model.codec.one(_body(environ)), environ)[0]
+        return reply(
+            {
+                "id": event.id,
+                "label": event.label,
+                "probability": event.probability,
+                "threshold": model.card.threshold,
+                "model": {"name": model.card.problem, "version": model.version},
+            }
+        )
+
+    def predict_batch(self) -> Response:
+        model, environ = self._model(), request.environ
+        events = self._answer(model, model.codec.many(_body(environ)), environ)
+        return reply(
+            {
+                "predictions": [{"id": e.id, "label": e.label, "probability": e.probability} for e in events],
+                "threshold": model.card.threshold,
+                "model": {"name": model.card.problem, "version": model.version},
+            }
+        )
+
+    def feedback(self) -> Response:
+        """Record the true class. Repeated, late and contradicting ones are settled where they are joined."""
+        prediction_id, label = codec.feedback(self._model().card, _body(request.environ))
+        event = Feedback(
+            timestamp=datetime.now(UTC),
+            id=str(uuid7()),
+            service="api",
+            trace_id=trace_id.get(),
+            prediction_id=prediction_id,
+            label=label,
+        )
+        self.events.write([event])
+        return reply({"id": event.id, "prediction_id": prediction_id}, 202)
+
+    def model(self) -> Response:
+        model = self._model()
+        return reply({"name": model.card.problem, "version": model.version, "card": model.card})
+
+    def healthz(self) -> Response:
+        """Alive: this says nothing of a model."""
+        return reply({"status": "alive"})
+
+    def readyz(self) -> Response:
+        """Has a verified model; `registry` says what keeps it from following, `refused` which one was not sound."""
+        model = self._model()
+        return reply(
+            {
+                "status": "ready",
+                "name": model.card.problem,
+                "version": model.version,
+                "registry": self.follower.fault or "followed",
+                "refused": self.follower.refused,
+            }
+        )
+
+    def metrics(self) -> Response:
+        return Response(self.counts.exposition(), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+    def openapi(self) -> Response:
+        return reply(openapi.document(self._model(), keyed=self.keyed))
+
+    def docs(self) -> Response:
+        return send_from_directory(DOCS, "index.html")
+
+    def docs_file(self, name: str) -> Response:
+        """Our own start.js, and Swagger UI as its package ships it: nothing comes from the internet."""
+        return send_from_directory(DOCS if name == "start.js" else SWAGGER_UI, name)
+
+    def _model(self) -> Model:
+        if (model := self.follower.model) is None:
+            raise NoModelError(self.follower.fault)
+        return model
+
+    def _answer(self, model: Model, records: Records, environ: dict[str, Any]) -> list[Prediction]:
+        """Classify the records; what this gives is on disk. Raises NotRecordedError."""
+        probabilities: list[float] = model.probabilities(records.rows).tolist()
+        name, threshold, version, trace = model.card.problem, model.card.threshold, str(model.version), trace_id.get()
+        now, took = datetime.now(UTC), perf_counter_ns() - environ[BEGUN]
+        answers = [
+            Prediction(
+                timestamp=now,
+                id=str(uuid7()),
+                service="api",
+                trace_id=trace,
+                duration=took,
+                model_name=name,
+                model_version=version,
+                label=model.label(probability),
+                probability=probability,
+                threshold=threshold,
+                features=features,
+            )
+            for probability, features in zip(probabilities, records.features, strict=True)
+        ]
+        self.events.write(answers)
+        self.counts.predicted(version, [answer.label for answer in answers])
+        return answers
 
 
-@routes.get("/healthz")
-def healthz() -> Response:
-    """Alive: this says nothing of a model."""
-    return reply({"status": "alive"})
-
-
-@routes.get("/readyz")
-def readyz() -> Response:
-    """Has a verified model; `registry` says what keeps it from following, if anything."""
-    model = _model()
-    followed = _follower().fault or "followed"
-    return reply({"status": "ready", "name": model.card.problem, "version": model.version, "registry": followed})
-
-
-@routes.app_errorhandler(InvalidError)
-def refuse(error: InvalidError) -> Response:
-    return problem(422 if error.errors else 400, "Invalid request", error.detail, error.errors)
-
-
-@routes.app_errorhandler(NoModelError)
-def not_ready(error: NoModelError) -> Response:
-    return problem(503, "No model", str(error))
-
-
-@routes.app_errorhandler(HTTPException)
-def http_error(error: HTTPException) -> Response:
-    return problem(error.code or 500, error.name, error.description or "")
+def _body(environ: dict[str, Any]) -> bytes:
+    if environ.get("CONTENT_TYPE") != JSON and request.mimetype != JSON:
+        raise UnsupportedMediaType(f"send {JSON}")
+    body: bytes | None = environ[BODY]
+    if body is None:
+        raise RequestEntityTooLarge(f"this body may have {edge.LIMITS[environ['PATH_INFO']]} bytes")
+    return body

@@ -1,0 +1,30 @@
+"""Traces to an APM Server, when one is named."""
+
+from __future__ import annotations
+
+import os
+
+from flask import Flask
+
+from api.follower import Follower
+from api.trace import trace_id
+
+
+def start(app: Flask, follower: Follower) -> None:
+    """Send transactions to ELASTIC_APM_SERVER_URL; a thread of the agent's does, and no request waits for it."""
+    import elasticapm
+    from elasticapm.contrib.flask import ElasticAPM
+
+    settings = {
+        "SERVICE_NAME": os.environ.get("ELASTIC_APM_SERVICE_NAME", "api"),
+        # It would ask the metadata addresses of three clouds, and the server for settings.
+        "CLOUD_PROVIDER": os.environ.get("ELASTIC_APM_CLOUD_PROVIDER", "none"),
+        "CENTRAL_CONFIG": os.environ.get("ELASTIC_APM_CENTRAL_CONFIG", "false"),
+        "SERVER_TIMEOUT": os.environ.get("ELASTIC_APM_SERVER_TIMEOUT", "2s"),
+    }
+    ElasticAPM(app, **settings)
+
+    @app.before_request
+    def join() -> None:
+        trace_id.set(elasticapm.get_trace_id() or trace_id.get())
+        elasticapm.label(model_version=str(follower.model.version) if follower.model else "none")

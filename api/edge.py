@@ -1,0 +1,125 @@
+"""What wraps every request: the key, its trace, its metrics, the headers of its answer, an event when it failed.
+
+Plain WSGI and not hooks of Flask's, for it is on the way of every prediction and this costs a tenth.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from time import perf_counter_ns
+from typing import Any
+
+from uuid_utils import uuid4, uuid7
+
+from api.environ import BEGUN, BODY, FIELDS
+from api.metrics import Metrics
+from api.replies import unauthorized
+from api.trace import trace_id
+from lab.events import NotRecordedError, Request, Writer
+
+ROUTES = frozenset(
+    {"/predict", "/predict/batch", "/feedback", "/model", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"}
+)
+# What needs no key: a load balancer's probes, and what only describes the rest.
+OPEN = ("/healthz", "/readyz", "/openapi.json", "/docs")
+# Bytes that a body may have: a record of a hundred features fits in the first, a batch of ten thousand in the second.
+LIMITS = {"/predict": 64 * 1024, "/predict/batch": 16 * 2**20, "/feedback": 64 * 1024}
+# A body beyond its limit is read and dropped up to here; of a longer one the connection is closed.
+MOST_READ, CHUNK = 16 * 2**20, 2**16
+_PLAIN = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
+# What OWASP's REST cheat sheet asks of an API; those for older browsers and for TLS are a load balancer's.
+_JSON = [*_PLAIN, ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")]
+# Swagger UI draws with inline styles and images; it runs no inline script.
+_DOCS = [
+    *_PLAIN,
+    (
+        "Content-Security-Policy",
+        "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'",
+    ),
+]
+Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+log = logging.getLogger(__name__)
+
+
+def wrap(wsgi: Wsgi, events: Writer, metrics: Metrics, key: str) -> Wsgi:
+    """Give the app with all of that around it; when there is a `key`, a request must bring it in X-API-Key.
+
+    Threads only wait for bodies side by side. What comes after takes turns: it is too short to share a core, and
+    threads that hand the interpreter to and fro in the middle of it cost a fifth of the throughput.
+    """
+    turn, wanted = threading.Lock(), key.encode()
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        begun = environ[BEGUN] = perf_counter_ns()
+        path = environ["PATH_INFO"]
+        trace_id.set(_trace(environ.get("HTTP_TRACEPARENT", "")))
+        answered = "500"
+
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            nonlocal answered
+            answered = status[:3]
+            return start_response(status, headers + (_DOCS if path.startswith("/docs") else _JSON), exc_info)
+
+        allowed = not wanted or path.startswith(OPEN) or _brings(environ, wanted)
+        environ[BODY] = _read(environ, LIMITS.get(path, 0))
+        with turn:
+            body = wsgi(environ, start) if allowed else unauthorized()(environ, start)
+            route = path if path in ROUTES else "other"
+            took = perf_counter_ns() - begun
+            metrics.request(route, answered, took)
+        if answered >= "400":
+            _report(events, environ, route, int(answered), took)
+        return body
+
+    return app
+
+
+def _brings(environ: dict[str, Any], wanted: bytes) -> bool:
+    return hmac.compare_digest(environ.get("HTTP_X_API_KEY", "").encode("latin-1"), wanted)
+
+
+def _read(environ: dict[str, Any], limit: int) -> bytes | None:
+    """The body, whether its length was announced or it comes in chunks; None if it is longer than `limit`."""
+    if not limit:
+        return b""
+    source, length = environ["wsgi.input"], environ.get("CONTENT_LENGTH") or ""
+    if not length.isdigit():
+        body: bytes = source.read(limit + 1)
+        return body if len(body) <= limit else None
+    if int(length) <= limit:
+        return bytes(source.read(int(length)))
+    # The connection can go on after a body that was read, unlike after one left lying.
+    left = min(int(length), MOST_READ)
+    while left > 0 and (part := source.read(min(left, CHUNK))):
+        left -= len(part)
+    return None
+
+
+def _trace(parent: str) -> str:
+    """The trace that the caller's `traceparent` (W3C Trace Context) names, else a new one."""
+    parts = parent.split("-")
+    if len(parts) >= 4 and len(parts[1]) == 32 and not parts[1].strip("0123456789abcdef") and parts[1].strip("0"):
+        return parts[1]
+    return str(uuid4().hex)
+
+
+def _report(events: Writer, environ: dict[str, Any], route: str, status: int, took: int) -> None:
+    event = Request(
+        timestamp=datetime.now(UTC),
+        id=str(uuid7()),
+        service="api",
+        trace_id=trace_id.get(),
+        duration=took,
+        method=environ["REQUEST_METHOD"][:20],
+        route=route,
+        status=status,
+        fields=environ.get(FIELDS, []),
+    )
+    try:
+        events.write([event])
+    except NotRecordedError as error:  # nothing was acknowledged
+        log.warning("%s", error.message)

@@ -1,0 +1,149 @@
+"""Follow the champion: download, verify, swap, and keep the last good one on disk."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from uuid_utils import uuid7
+
+from api.metrics import Metrics
+from api.model import Model, load
+from lab.errors import LabError, from_os_error
+from lab.events import Alert, NotRecordedError, Writer
+from lab.registry import Registry, Version
+
+# How long until a version that was refused is looked at again: somebody may have mended its package.
+REFUSED_SECONDS = 60.0
+log = logging.getLogger(__name__)
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """The last good package, as it is kept on disk."""
+
+    version: int
+    card: bytes
+    model: bytes
+
+
+@dataclass(frozen=True)
+class Refused:
+    version: int
+    reason: str
+
+
+class Follower:
+    """Holds the model that is served and replaces it when the alias moves to a version that is sound.
+
+    `model` is one attribute, read once a request: a request meets one model from its start to its end.
+    """
+
+    def __init__(self, registry: Registry, keep: Path, events: Writer, metrics: Metrics) -> None:
+        self.registry = registry
+        self.model: Model | None = None
+        self.refused: Refused | None = None
+        self.fault = "the registry was not asked yet"
+        self._keep = keep / f"{registry.model}.msgpack"
+        self._events, self._metrics = events, metrics
+        self._again = 0.0
+
+    def start(self, seconds: float) -> None:
+        """Serve what was kept, and follow the alias from now on, looking every `seconds`."""
+        self._restore()
+        threading.Thread(target=self._follow, args=(seconds,), name="follower", daemon=True).start()
+
+    def poll(self) -> None:
+        """Look at the alias once; swap when it names another version and that version is sound."""
+        try:
+            champion = self.registry.champion()
+            if champion is None:
+                self._blame(f"{self.registry.model} has no champion yet: train one with `make train`")
+            elif self.model is not None and champion.number == self.model.version:
+                self.fault, self.refused = "", None
+            elif not self._refused(champion.number):
+                self._swap(champion)
+        except LabError as error:
+            self._blame(error.message)
+
+    def _refused(self, version: int) -> bool:
+        return self.refused is not None and self.refused.version == version and time.monotonic() < self._again
+
+    def _swap(self, champion: Version) -> None:
+        package = self.registry.download(champion)
+        try:
+            model = load(champion.number, *package)
+        except LabError as error:
+            self._again = time.monotonic() + REFUSED_SECONDS
+            if self.refused is None or self.refused.version != champion.number:
+                self._metrics.refused()
+                self._alert(champion.number, error.message)
+            self.refused = Refused(champion.number, error.message)
+            raise
+        self._serve(model)
+        self.fault, self.refused = "", None
+        self._store(Kept(champion.number, *package))
+
+    def _alert(self, version: int, reason: str) -> None:
+        alert = Alert(
+            timestamp=datetime.now(UTC),
+            id=str(uuid7()),
+            service="api",
+            message=f"version {version} is refused: {reason}",
+            model_name=self.registry.model,
+            refused_version=version,
+        )
+        try:
+            self._events.write([alert])
+        except NotRecordedError as error:
+            log.warning("%s", error.message)
+
+    def _serve(self, model: Model) -> None:
+        self.model = model
+        self._metrics.swapped(model.version)
+        log.warning("serving %s version %d", self.registry.model, model.version)
+
+    def _store(self, kept: Kept) -> None:
+        """Replace the kept package whole; a disk that is full costs the next restart, not this model."""
+        try:
+            self._keep.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=self._keep.parent, prefix=".keep-")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(msgspec.msgpack.encode(kept))
+                Path(name).replace(self._keep)
+            except OSError:
+                Path(name).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            log.warning("version %d is served but not kept for a restart: %s", kept.version, from_os_error(error))
+
+    def _restore(self) -> None:
+        try:
+            kept = msgspec.msgpack.decode(self._keep.read_bytes(), type=Kept)
+            self._serve(load(kept.version, kept.card, kept.model))
+        except FileNotFoundError:
+            pass
+        except (OSError, msgspec.DecodeError, LabError) as error:
+            log.warning("the kept model %s is not used: %s", self._keep, error)
+
+    def _blame(self, fault: str) -> None:
+        if fault != self.fault:
+            log.warning("%s", fault)
+        self.fault = fault
+
+    def _follow(self, seconds: float) -> None:
+        pause = threading.Event()
+        while True:
+            try:
+                self.poll()
+            except Exception:  # this thread must outlive whatever an answer holds
+                log.exception("looking at the champion failed")
+                self.fault = "looking at the champion failed; see the API's log"
+            pause.wait(seconds)

@@ -1,0 +1,161 @@
+"""The API's metrics, of all its workers, in Prometheus's text format.
+
+Each worker counts in memory and leaves a snapshot in a shared folder every second; whichever worker is asked adds
+them up. prometheus_client's own way for several processes writes every count to a mapped file, which cost a tenth
+of the throughput. A worker that is killed loses its last second of counts; no event is ever lost that way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+# Upper bounds of the latency's buckets, in seconds.
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+_NANOSECONDS = [round(seconds * 1e9) for seconds in SECONDS]
+SNAPSHOT_SECONDS = 1.0
+
+
+class Latency(msgspec.Struct):
+    """Requests of one route and status: how many fell into each bucket (the last has no bound), their sum in ns."""
+
+    buckets: list[int]
+    total: int = 0
+
+
+class Snapshot(msgspec.Struct):
+    """What a worker has counted since it began; `version` and `since` are of the model it serves, 0 for none."""
+
+    pid: int
+    requests: dict[str, Latency] = {}
+    predictions: dict[str, int] = {}
+    swaps: int = 0
+    refusals: int = 0
+    version: int = 0
+    since: float = 0.0
+
+
+class Metrics(Collector):
+    """Counts of this worker and, when collected, of all that share `folder`.
+
+    It has no lock: requests count while it is their turn (`api.edge`), the follower counts what nobody else does,
+    and a snapshot is taken in one step of the interpreter's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._own = Snapshot(os.getpid())
+
+    def start(self) -> None:
+        """Leave a snapshot every second from now on."""
+        threading.Thread(target=self._keep, name="metrics", daemon=True).start()
+
+    def request(self, route: str, status: str, took: int) -> None:
+        """Count a request that took `took` ns."""
+        found = self._own.requests.get(f"{route} {status}")
+        if found is None:
+            found = self._own.requests[f"{route} {status}"] = Latency([0] * (len(SECONDS) + 1))
+        found.buckets[bisect_left(_NANOSECONDS, took)] += 1
+        found.total += took
+
+    def predicted(self, version: str, labels: list[str]) -> None:
+        counted = self._own.predictions
+        for label in labels:
+            key = f"{version} {label}"
+            counted[key] = counted.get(key, 0) + 1
+
+    def swapped(self, version: int) -> None:
+        self._own.swaps += 1
+        self._own.version, self._own.since = version, time.time()
+
+    def refused(self) -> None:
+        self._own.refusals += 1
+
+    def exposition(self) -> bytes:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        return generate_latest(registry)
+
+    def collect(self) -> Iterator[Metric]:
+        workers = self._snapshots()
+        requests = CounterMetricFamily("lab_requests", "Requests answered", labels=["route", "status"])
+        seconds = HistogramMetricFamily("lab_request_seconds", "From request to answer", labels=["route", "status"])
+        for key in sorted({key for worker in workers for key in worker.requests}):
+            found = [worker.requests[key] for worker in workers if key in worker.requests]
+            buckets = [sum(column) for column in zip(*(each.buckets for each in found), strict=True)]
+            requests.add_metric(key.split(" "), sum(buckets))
+            seconds.add_metric(key.split(" "), _cumulative(buckets), sum(each.total for each in found) / 1e9)
+        yield requests
+        yield seconds
+        predictions = CounterMetricFamily("lab_predictions", "Records classified", labels=["version", "label"])
+        counted: Counter[str] = Counter()
+        for worker in workers:
+            counted.update(worker.predictions)
+        for key, count in sorted(counted.items()):
+            predictions.add_metric(key.split(" ", 1), count)
+        yield predictions
+        yield CounterMetricFamily("lab_model_swaps", "Models put into service", sum(w.swaps for w in workers))
+        yield CounterMetricFamily("lab_model_refusals", "Unsound champions", sum(w.refusals for w in workers))
+        yield from _models(workers)
+
+    def _snapshots(self) -> list[Snapshot]:
+        """All workers' snapshots, dead ones' too: their counts stay."""
+        self._write()
+        found = []
+        for path in sorted(self._folder.glob("*.json")):
+            try:
+                found.append(msgspec.json.decode(path.read_bytes(), type=Snapshot))
+            except (OSError, msgspec.DecodeError):  # one more second and it is there
+                continue
+        return found
+
+    def _write(self) -> None:
+        text = msgspec.json.encode(self._own)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        part = self._folder / f"{self._own.pid}-{threading.get_ident()}.part"
+        part.write_bytes(text)
+        part.replace(self._folder / f"{self._own.pid}.json")
+
+    def _keep(self) -> None:
+        while True:
+            with contextlib.suppress(OSError):  # a full disk: the counts go on in memory
+                self._write()
+            time.sleep(SNAPSHOT_SECONDS)
+
+
+def _models(workers: list[Snapshot]) -> Iterator[Metric]:
+    """What each living worker serves: they swap on their own."""
+    version = GaugeMetricFamily("lab_model_version", "The version a worker serves", labels=["worker"])
+    age = GaugeMetricFamily("lab_model_age_seconds", "How long it has served it", labels=["worker"])
+    for worker in workers:
+        if worker.version and _alive(worker.pid):
+            version.add_metric([str(worker.pid)], worker.version)
+            age.add_metric([str(worker.pid)], time.time() - worker.since)
+    yield version
+    yield age
+
+
+def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:
+    bounds = [*map(str, SECONDS), "+Inf"]
+    return [(bound, float(sum(buckets[: place + 1]))) for place, bound in enumerate(bounds)]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

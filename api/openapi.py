@@ -1,0 +1,156 @@
+"""The OpenAPI document of what a model accepts: names and bounds are its card's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api.codec import MAX_INSTANCES
+from api.model import Model
+from lab.card import Card, Feature
+
+PROBLEM = "application/problem+json"
+
+
+def document(model: Model, *, keyed: bool) -> dict[str, Any]:
+    """An OpenAPI 3.1 document for `model`; with `keyed`, the API asks for a key."""
+    card = model.card
+    told: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": card.title,
+            "version": str(model.version),
+            "description": f"Served: {card.problem} version {model.version}, {card.recipe.candidate}. "
+            f"From a probability of {card.threshold:.4g} on the answer is {card.classes.positive!r}.",
+        },
+        "paths": _paths(),
+        "components": {"schemas": _schemas(card)},
+    }
+    if keyed:
+        told["components"]["securitySchemes"] = {"key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}}
+        told["security"] = [{"key": []}]
+        for path in ("/healthz", "/readyz", "/openapi.json"):
+            told["paths"][path]["get"]["security"] = []
+        for item in told["paths"].values():
+            for operation in item.values():
+                if operation.get("security") != []:
+                    operation["responses"]["401"] = _problem("The key is missing or wrong.")
+    return told
+
+
+def _paths() -> dict[str, Any]:
+    refusals = {
+        "400": _problem("The body is not what is asked for."),
+        "413": _problem("The body is too large."),
+        "415": _problem("The body is not sent as application/json."),
+        "422": _problem("Fields are wrong; `errors` names every one."),
+        "503": _problem("There is no model yet, or the answer cannot be recorded."),
+    }
+    unready = {"503": _problem("There is no model yet.")}
+    return {
+        "/predict": {"post": _post("Classify one record.", "Record", "200", "Prediction", refusals)},
+        "/predict/batch": {
+            "post": _post(f"Classify up to {MAX_INSTANCES} records.", "Batch", "200", "Predictions", refusals)
+        },
+        "/feedback": {"post": _post("Report the true class of a prediction.", "Feedback", "202", "Accepted", refusals)},
+        "/model": {"get": _get("The served model and its card.", "Model", unready)},
+        "/healthz": {"get": _get("Alive, with or without a model.", "Status", {})},
+        "/readyz": {"get": _get("Has a verified model.", "Ready", unready)},
+        "/metrics": {
+            "get": {
+                "summary": "Metrics in Prometheus's text format.",
+                "responses": {"200": {"description": "Metrics.", "content": {"text/plain": {}}}},
+            }
+        },
+        "/openapi.json": {"get": _get("This document.", "Any", unready)},
+    }
+
+
+def _post(summary: str, body: str, status: str, answer: str, refusals: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "summary": summary,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(body)}}},
+        "responses": {status: _json("Done.", answer), **refusals},
+    }
+
+
+def _get(summary: str, answer: str, refusals: dict[str, Any]) -> dict[str, Any]:
+    return {"summary": summary, "responses": {"200": _json("Done.", answer), **refusals}}
+
+
+def _json(description: str, schema: str) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": _ref(schema)}}}
+
+
+def _problem(description: str) -> dict[str, Any]:
+    return {"description": description, "content": {PROBLEM: {"schema": _ref("Problem")}}}
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _schemas(card: Card) -> dict[str, Any]:
+    classes = {"enum": [card.classes.negative, card.classes.positive]}
+    identifier = {"type": "string", "format": "uuid"}
+    text, share = {"type": "string"}, {"type": "number", "minimum": 0, "maximum": 1}
+    served = _object({"name": text, "version": {"type": "integer"}})
+    one = {"id": identifier, "label": classes, "probability": share}
+    return {
+        "Record": _object(
+            {feature.name: _feature(feature) for feature in card.features},
+            optional=[feature.name for feature in card.features if feature.nullable],
+            closed=True,
+        ),
+        "Batch": _object(
+            {"instances": {"type": "array", "minItems": 1, "maxItems": MAX_INSTANCES, "items": _ref("Record")}},
+            closed=True,
+        ),
+        "Feedback": _object({"prediction_id": identifier, "label": classes}, closed=True),
+        "Prediction": _object({**one, "threshold": share, "model": served}),
+        "Predictions": _object(
+            {"predictions": {"type": "array", "items": _object(one)}, "threshold": share, "model": served}
+        ),
+        "Accepted": _object({"id": identifier, "prediction_id": identifier}),
+        "Model": _object({"name": text, "version": {"type": "integer"}, "card": {"type": "object"}}),
+        "Status": _object({"status": text}),
+        "Ready": _object(
+            {
+                "status": text,
+                "name": text,
+                "version": {"type": "integer"},
+                "registry": text,
+                "refused": {"type": ["object", "null"]},
+            }
+        ),
+        "Problem": _object(
+            {
+                "type": text,
+                "title": text,
+                "status": {"type": "integer"},
+                "detail": text,
+                "trace_id": text,
+                "errors": {"type": "array", "items": _object({"detail": text, "pointer": text})},
+            },
+            optional=["errors"],
+        ),
+        "Any": {"type": "object"},
+    }
+
+
+def _object(properties: dict[str, Any], optional: list[str] | None = None, *, closed: bool = False) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "type": "object",
+        "properties": properties,
+        "required": [name for name in properties if name not in (optional or [])],
+    }
+    return {**found, "additionalProperties": False} if closed else found
+
+
+def _feature(feature: Feature) -> dict[str, Any]:
+    kind = "integer" if feature.type == "integer" else "number"
+    return {
+        "title": feature.label,
+        "type": [kind, "null"] if feature.nullable else kind,
+        "minimum": feature.min,
+        "maximum": feature.max,
+    }

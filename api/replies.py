@@ -1,0 +1,61 @@
+"""What an answer looks like, and which answer a failure is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from flask import Flask, Response, current_app, request
+from werkzeug.exceptions import HTTPException
+
+from api.codec import InvalidError
+from api.environ import FIELDS
+from api.trace import trace_id
+from lab.events import NotRecordedError
+
+JSON = "application/json"
+
+
+class NoModelError(Exception):
+    """No verified model is loaded; the message says why."""
+
+
+def reply(value: Any, status: int = 200, content_type: str = JSON) -> Response:
+    return Response(msgspec.json.encode(value), status, content_type=content_type)
+
+
+def problem(status: int, title: str, detail: str, **more: Any) -> Response:
+    """An RFC 9457 problem."""
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
+    return reply({**body, "trace_id": trace_id.get()}, status, "application/problem+json")
+
+
+def unauthorized() -> Response:
+    answer = problem(401, "Unauthorized", "send the key in X-API-Key")
+    answer.headers["WWW-Authenticate"] = "ApiKey"
+    return answer
+
+
+def register(app: Flask) -> None:
+    app.register_error_handler(InvalidError, _invalid)
+    app.register_error_handler(NoModelError, lambda error: problem(503, "No model", str(error)))
+    app.register_error_handler(NotRecordedError, lambda error: problem(503, "Not recorded", error.message))
+    app.register_error_handler(HTTPException, _http_error)
+
+
+def _invalid(error: InvalidError) -> Response:
+    model = current_app.extensions["follower"].model
+    named = {part for path in error.faults for part in path}
+    known = [feature.name for feature in model.card.features] if model else []
+    request.environ[FIELDS] = [name for name in known if name in named]
+    if error.faults:
+        return problem(422, "Invalid request", error.detail, errors=error.errors)
+    return problem(400, "Invalid request", error.detail)
+
+
+def _http_error(error: HTTPException) -> Response:
+    answer = problem(error.code or 500, error.name, error.description or "")
+    for name, value in error.get_headers():
+        if name in ("Allow", "WWW-Authenticate", "Retry-After"):
+            answer.headers[name] = value
+    return answer
