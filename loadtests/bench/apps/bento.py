@@ -1,0 +1,17 @@
+"""BentoML as its documentation has it: a service class with a typed method."""
+
+import bentoml
+import numpy as np
+
+from loadtests.bench.apps.model import load
+
+
+@bentoml.service(workers=2)
+class Classifier:
+    def __init__(self) -> None:
+        self.pipeline, _ = load()
+
+    @bentoml.api
+    def predict(self, rows: list[list[float | None]]) -> list[float]:
+        found: list[float] = self.pipeline.predict_proba(np.array(rows, dtype=float))[:, 1].tolist()
+        return found

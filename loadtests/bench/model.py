@@ -1,0 +1,144 @@
+"""The models that are served: trained by the lab's own pipeline, then written in the form each server wants.
+
+This is the one place outside of the trainer that imports it: the others must serve the very same pipeline.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import msgspec
+import numpy as np
+
+from lab import card as cards
+from lab import problem
+from lab.errors import LabError
+from lab.problem import Candidate, Problem
+from lab.settings import ROOT, Settings
+from trainer import lineage
+from trainer.evaluate import build, table
+from trainer.record import make_card
+from trainer.store import Paths, Result, read_results
+from trainer.train import dataset
+
+LINEAR, NEIGHBOURS = "logistic-regression", "k-nearest-neighbours"
+# Where the problem does not declare them.
+CANDIDATES = {
+    LINEAR: Candidate("sklearn.linear_model.LogisticRegression", {"max_iter": 1000}, {"C": [0.01, 0.1, 1.0, 10.0]}),
+    NEIGHBOURS: Candidate("sklearn.neighbors.KNeighborsClassifier", {}, {"n_neighbors": [3, 5]}),
+}
+TRAIN_SECONDS = 1_800
+
+
+@dataclass(frozen=True)
+class Models:
+    """Where the models are. `rows` has shape (rows, features), NaN for missing; `expected[candidate]`, shape (rows,),
+    are scikit-learn's probabilities for them.
+    """
+
+    folder: Path
+    stated: Problem
+    rows: np.ndarray[tuple[int, int], np.dtype[np.float64]]
+    expected: dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]
+
+    @property
+    def name(self) -> str:
+        return self.stated.name
+
+    @property
+    def features(self) -> list[str]:
+        return list(self.stated.features)
+
+    def plain(self) -> list[list[float | None]]:
+        """The rows with None for missing."""
+        return [[None if np.isnan(value) else value for value in row] for row in self.rows.tolist()]
+
+    def records(self) -> list[dict[str, float | int | None]]:
+        """The rows as the API's clients send them."""
+        whole = [feature.type == "integer" for feature in self.stated.features.values()]
+        return [
+            {n: int(v) if w and v is not None else v for n, v, w in zip(self.features, row, whole, strict=True)}
+            for row in self.plain()
+        ]
+
+    @property
+    def pipeline(self) -> Path:
+        return self.folder / "pipeline.joblib"
+
+    @property
+    def mlflow(self) -> Path:
+        return self.folder / "mlflow"
+
+    def keep(self, candidate: str) -> Path:
+        """The API's KEEP_DIR that holds this candidate."""
+        return self.folder / "keep" / candidate
+
+
+def make(settings: Settings, folder: Path) -> Models:
+    """Train both candidates in `folder` and write every form of them. Takes about as long as `dvc repro`."""
+    stated = _train(settings, folder)
+    paths = Paths(folder)
+    results, frame = read_results(paths), dataset(stated, paths)
+    data, names = table(stated, frame), list(stated.features)
+    expected = {}
+    for candidate, result in results.items():
+        if result.refused:
+            raise LabError(f"{candidate} cannot be served: {result.refused}", "take another problem: PARAMS=…")
+        pipeline = build(stated, candidate, stated.candidates[candidate])
+        pipeline.set_params(**{f"model__{key}": value for key, value in result.recipe.best.items()})
+        pipeline.fit(data.x, data.y)
+        expected[candidate] = pipeline.predict_proba(data.x)[:, 1]
+        _write_kept(stated, result, paths, folder / "keep" / candidate)
+        if candidate == LINEAR:
+            joblib.dump((pipeline, names), folder / "pipeline.joblib")
+            # MLflow hands over a DataFrame, and scikit-learn would warn of its names at every request.
+            _write_mlflow(pipeline.fit(frame[names].astype(float), data.y), frame[names].astype(float), folder)
+    return Models(folder, stated, data.x, expected)
+
+
+def _train(settings: Settings, folder: Path) -> Problem:
+    """Run the pipeline's stages on a problem with the two candidates, in a folder of its own."""
+    stated = problem.load(settings.params)
+    wanted = {name: stated.candidates.get(name, default) for name, default in CANDIDATES.items()}
+    stated = msgspec.structs.replace(stated, candidates=wanted)
+    params = folder / "params.yaml"
+    params.write_bytes(msgspec.yaml.encode(stated))
+    for stage in ("ingest", "validate", "train"):
+        command = [sys.executable, "-m", "trainer", stage, "--params", str(params)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TRAIN_SECONDS, check=False)
+        if done.returncode:
+            raise LabError(f"the stage {stage} failed: {done.stderr.strip()[-1000:]}", "see whether `make train` works")
+    return stated
+
+
+def _write_kept(stated: Problem, result: Result, paths: Paths, keep: Path) -> None:
+    """Write the package as the API keeps it (api.follower.Kept), so that it starts with no registry."""
+    card = make_card(stated, result, "bench-serving", *lineage.git_state())
+    model = (paths.candidates / result.recipe.candidate / cards.MODEL_FILE).read_bytes()
+    cards.check_hash(card, model)
+    keep.mkdir(parents=True)
+    kept = {"version": 1, "card": cards.encode(card), "model": model}
+    (keep / f"{stated.name}.msgpack").write_bytes(msgspec.msgpack.encode(kept))
+
+
+def _write_mlflow(pipeline: Any, frame: Any, folder: Path) -> None:
+    import mlflow
+    from mlflow.models import infer_signature
+
+    # It warns of pickle, which is what its own server loads unless told otherwise.
+    logging.getLogger("mlflow.sklearn").setLevel(logging.ERROR)
+    mlflow.sklearn.save_model(
+        pipeline,
+        folder / "mlflow",
+        signature=infer_signature(frame, pipeline.predict_proba(frame)),
+        pyfunc_predict_fn="predict_proba",
+        serialization_format="cloudpickle",
+        # Otherwise it starts the model once to guess them.
+        pip_requirements=[f"scikit-learn=={lineage.packages()['scikit-learn']}"],
+    )

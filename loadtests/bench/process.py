@@ -1,0 +1,87 @@
+"""Start a server, wait for it, weigh it, end it and all it started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from lab.errors import LabError
+from lab.settings import ROOT
+
+START_SECONDS = 120
+STOP_SECONDS = 20
+WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Memory:
+    """MB: of a worker and of all processes, each the proportional set size; and what a worker has resident."""
+
+    worker: float
+    whole: float
+    worker_resident: float
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(
+    name: str, command: list[str], environment: dict[str, str], log: Path, answers: Callable[[], bool]
+) -> Iterator[psutil.Process]:
+    """Run the command until the block ends; it begins when the server `answers`. Raises LabError when it does not."""
+    with log.open("ab") as file:
+        # A group of its own, so that what it starts ends with it.
+        server = psutil.Popen(
+            command, cwd=ROOT, env={**os.environ, **environment}, stdout=file, stderr=file, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not answers():
+            if server.poll() is not None or time.monotonic() > deadline:
+                end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+                raise LabError(f"{name} does not answer; the end of its log:\n{end}", f"see {log.relative_to(ROOT)}")
+            time.sleep(0.1)
+        yield server
+    finally:
+        _end(server)
+
+
+def weigh(server: psutil.Process) -> Memory:
+    """The memory of a server and of its workers, which are the largest two of its processes."""
+    found = []
+    for process in [server, *server.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):
+            full = process.memory_full_info()
+            # Only Linux knows the proportional set size; elsewhere what is the process's alone.
+            found.append((getattr(full, "pss", full.uss) / 1e6, full.rss / 1e6))
+    workers = sorted(found, reverse=True)[:WORKERS]
+    return Memory(
+        worker=sum(pss for pss, _ in workers) / len(workers),
+        whole=sum(pss for pss, _ in found),
+        worker_resident=sum(rss for _, rss in workers) / len(workers),
+    )
+
+
+def _end(server: psutil.Process) -> None:
+    family = [server]
+    with contextlib.suppress(psutil.Error):
+        family += server.children(recursive=True)
+    with contextlib.suppress(OSError):
+        os.killpg(server.pid, signal.SIGTERM)
+    _, stubborn = psutil.wait_procs(family, timeout=STOP_SECONDS)
+    for process in stubborn:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(stubborn, timeout=STOP_SECONDS)

@@ -1,0 +1,91 @@
+"""What clients do: single predictions, batches, and the true class of what was predicted before.
+
+Users do not wait between requests: 20 of them are 20 connections that are always busy. What is measured is therefore
+the API at its limit on this machine, Locust on a core of it included.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from locust import FastHttpUser, constant, events, task
+from locust.contrib.fasthttp import FastResponse
+from locust.env import Environment
+
+from lab import settings
+from loadtests import rows
+from loadtests.slo import Route, Seen
+
+BATCH = 50
+# Of a user's predictions, how many may still get feedback.
+REMEMBERED = 200
+VALUES = settings.load()
+ROWS = rows.load(VALUES)[1]
+# Encoded once: Locust has enough to do.
+RECORDS = [(msgspec.json.encode(row.record), row.label) for row in ROWS]
+HEADERS = {"Content-Type": "application/json"} | ({"X-API-Key": VALUES["API_KEY"]} if VALUES["API_KEY"] else {})
+
+
+@events.quitting.add_listener
+def write(environment: Environment, **_: Any) -> None:
+    """Leave the final figures for loadtests/run.py: Locust's CSV files lack the last second."""
+    if not (target := os.environ.get("LOAD_FIGURES")):
+        return
+    found = {
+        entry.name: Route(entry.num_requests, entry.num_failures, entry.get_response_time_percentile(0.99))
+        for entry in environment.stats.entries.values()
+    }
+    raised = sum(each["count"] for each in environment.runner.exceptions.values())
+    Path(target).write_bytes(msgspec.json.encode(Seen(found, raised)))
+
+
+class Client(FastHttpUser):
+    """A client with a connection of its own."""
+
+    host = VALUES.api_url
+    wait_time = constant(0)
+    connection_timeout = 5.0
+    network_timeout = 30.0
+
+    def on_start(self) -> None:
+        # Pairs of a prediction's id and the true class of its row.
+        self.predicted: deque[tuple[str, str]] = deque(maxlen=REMEMBERED)
+
+    @task(20)
+    def predict(self) -> None:
+        body, label = random.choice(RECORDS)  # noqa: S311
+        answer = self._post("/predict", body)
+        if answer is not None and "id" in answer:
+            self.predicted.append((answer["id"], label))
+
+    @task(1)
+    def predict_batch(self) -> None:
+        drawn = random.choices(RECORDS, k=BATCH)  # noqa: S311
+        answer = self._post("/predict/batch", b'{"instances":[' + b",".join(body for body, _ in drawn) + b"]}")
+        if answer is not None:
+            found = zip(answer["predictions"], drawn, strict=True)
+            self.predicted.extend((prediction["id"], label) for prediction, (_, label) in found)
+
+    @task(4)
+    def feedback(self) -> None:
+        if self.predicted:  # at first there is nothing to report on
+            prediction_id, label = self.predicted.popleft()
+            self._post("/feedback", msgspec.json.encode({"prediction_id": prediction_id, "label": label}), 202)
+
+    def _post(self, path: str, body: bytes, status: int = 200) -> dict[str, Any] | None:
+        """Post and give the decoded answer; anything but JSON with `status` counts as failed and gives None."""
+        response: FastResponse
+        with self.client.post(path, data=body, headers=HEADERS, catch_response=True) as response:
+            if response.status_code != status:
+                response.failure(f"status {response.status_code}, not {status}: {(response.text or '')[:200]}")
+                return None
+            try:
+                return msgspec.json.decode(response.content, type=dict)
+            except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as error:
+                response.failure(f"the answer is not JSON: {error}")
+                return None

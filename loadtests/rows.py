@@ -1,0 +1,45 @@
+"""The rows of the problem's own table, as a client of the API sends them."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+
+from lab import problem
+from lab.errors import LabError
+from lab.problem import Problem
+from lab.settings import Settings
+
+
+@dataclass(frozen=True)
+class Row:
+    """A record, None for missing, and the label of its true class."""
+
+    record: dict[str, float | int | None]
+    label: str
+
+
+def load(settings: Settings) -> tuple[Problem, list[Row]]:
+    """The problem that the setting PARAMS names, and its dataset; raise LabError when there is none yet."""
+    stated = problem.load(settings.params)
+    path = settings.params.parent / "data" / "dataset.csv"
+    try:
+        with path.open(newline="") as file:
+            rows = [_row(stated, line) for line in csv.DictReader(file)]
+    except FileNotFoundError as error:
+        raise LabError(f"there is no dataset at {path}", "`make up` or `make train` makes it") from error
+    except (KeyError, ValueError) as error:
+        raise LabError(f"{path} does not fit {settings.params}: {error}", "make it anew with `make train`") from error
+    if not rows:
+        raise LabError(f"{path} has no rows", "make it anew with `make train`")
+    return stated, rows
+
+
+def _row(stated: Problem, line: dict[str, str]) -> Row:
+    record: dict[str, float | int | None] = {}
+    for name, feature in stated.features.items():
+        value = float(line[name]) if line[name] else None
+        record[name] = int(value) if value is not None and feature.type == "integer" else value
+    target = stated.target
+    labels = {target.negative.value: target.negative.label, target.positive.value: target.positive.label}
+    return Row(record, labels[line[target.column]])

@@ -1,0 +1,104 @@
+"""`make load`: run Locust against the running API and hold what it saw to slo.yaml."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+
+from lab import errors, http, settings
+from lab.errors import LabError
+from lab.settings import ROOT, STATE, Settings
+from loadtests import slo
+from loadtests.slo import Seen, Slo
+
+FOLDER = Path(__file__).parent
+REPORTS = STATE / "load"
+# What Locust may take besides: its start, the last requests, the report.
+SPARE_SECONDS = 90
+
+
+def main(words: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m loadtests.run", description=__doc__)
+    parser.add_argument("--users", type=int, default=20, help="connections that are always busy")
+    parser.add_argument("--seconds", type=int, default=60, help="how long")
+    parser.add_argument("--ui", action="store_true", help="Locust's page instead, until interrupted")
+    parser.add_argument("--port", type=int, default=8089, help="of that page")
+    arguments = parser.parse_args(words)
+    for name in ("users", "seconds", "port"):
+        if getattr(arguments, name) < 1:
+            raise LabError(f"--{name} is {getattr(arguments, name)}", "give a whole number from 1")
+    values = settings.load()
+    check_ready(values)
+    if arguments.ui:
+        return serve(arguments.port)
+    limits = slo.read()
+    return judge(limits, load(arguments.users, arguments.seconds))
+
+
+def check_ready(values: Settings) -> None:
+    """Raise LabError unless the API serves a model."""
+    try:
+        http.request("GET", f"{values.api_url}/readyz")
+    except http.UnreachableError as error:
+        raise LabError(f"no API answers at {values.api_url}", "start the lab with `make up`") from error
+    except http.RefusedError as error:
+        raise LabError(f"the API is not ready: {error.message}", "see `make status`, or run `make up`") from error
+
+
+def load(users: int, seconds: int) -> Seen:
+    """Run Locust without its page; it prints its own table. Gives what it saw."""
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    figures = REPORTS / "figures.json"
+    figures.unlink(missing_ok=True)
+    _locust(
+        *("--headless", "--only-summary", "--exit-code-on-error", "0"),
+        *("--users", str(users), "--spawn-rate", str(users), "--run-time", f"{seconds}s", "--stop-timeout", "10"),
+        *("--html", str(REPORTS / "report.html")),
+        figures=figures,
+        limit=seconds + SPARE_SECONDS,
+    )
+    try:
+        return msgspec.json.decode(figures.read_bytes(), type=Seen)
+    except FileNotFoundError as error:
+        raise LabError("Locust ended without its figures", "what it printed above says why") from error
+
+
+def judge(limits: Slo, seen: Seen) -> int:
+    """Print the verdict, one line for each limit that is broken; 0 when none is."""
+    broken = slo.faults(limits, seen)
+    for fault in broken:
+        print(f"BROKEN: {fault}")
+    print(f"report: {(REPORTS / 'report.html').relative_to(ROOT)}")
+    if not broken:
+        print(f"every limit of loadtests/slo.yaml holds, over {seen.requests} requests")
+    return 1 if broken else 0
+
+
+def serve(port: int) -> int:
+    """Serve Locust's page until it is interrupted."""
+    print(f"Locust: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        _locust("--web-host", "127.0.0.1", "--web-port", str(port), limit=None)
+    return 0
+
+
+def _locust(*words: str, limit: float | None, figures: Path | None = None) -> None:
+    """Run Locust on our locustfile; raise LabError when it fails."""
+    command = [sys.executable, "-m", "locust", "--locustfile", str(FOLDER / "locustfile.py"), *words]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
+    environment["PYTHONPATH"] = str(ROOT)
+    if figures:
+        environment["LOAD_FIGURES"] = str(figures)
+    done = subprocess.run(command, cwd=ROOT, env=environment, timeout=limit, check=False)
+    if done.returncode:
+        raise LabError(f"Locust ended with status {done.returncode}", "what it printed above says why")
+
+
+if __name__ == "__main__":
+    errors.run(main)
