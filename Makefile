@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 METRIC ?=
 SERVICE ?=
+VENV_BENCH ?= .venv-bench
+LOCUST_PORT ?= 8089
 
 # Bytecode is kept whatever the caller's habit: without it every start would compile a million lines.
 export PYTHONDONTWRITEBYTECODE :=
@@ -16,13 +18,14 @@ sum = $(shell cksum < requirements/$(1).txt | cut -d' ' -f1)
 LAB := $(VENV)/.lab-$(call sum,lab)
 # To stop or look at a lab, the environment that is there will do.
 SOME := $(or $(firstword $(wildcard $(VENV)/.lab-*)),$(LAB))
+BENCH := $(VENV_BENCH)/.bench-$(call sum,bench)
 DEV := $(VENV)/.dev-$(call sum,dev)-$(call sum,lab)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset train reproduce env dev test bench check format lock
+.PHONY: help up down status logs reset train reproduce env dev test bench bench-serving load load-ui check format lock
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 up: $(LAB) ## start everything; the first time, train and serve a champion
 	@$(PY) -m lab up
@@ -54,6 +57,15 @@ test: $(DEV) ## every test; what the machine lacks is skipped with its reason [A
 bench: $(DEV) ## what make up and the pipeline take, in a fresh clone [RUNS=3]
 	@$(PY) -m tests.bench --runs $(or $(RUNS),3)
 
+load: $(LAB) ## load the running API and hold it to loadtests/slo.yaml [USERS=20 SECONDS=60]
+	@$(PY) -m loadtests.run --users $(or $(USERS),20) --seconds $(or $(SECONDS),60)
+
+load-ui: $(LAB) ## the same by hand, on Locust's own page [LOCUST_PORT=8089]
+	@$(PY) -m loadtests.run --ui --port $(LOCUST_PORT)
+
+bench-serving: $(LAB) $(BENCH) ## this API and other servers side by side; writes docs/serving.md [ROUNDS=3]
+	@$(PY) -m loadtests.bench --rounds $(or $(ROUNDS),3) --other $(VENV_BENCH)
+
 check: $(DEV) ## format, lint, types, who may import whom
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
@@ -64,11 +76,17 @@ format: $(DEV) ## put the code into shape
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
 
-# In this order: dev.txt takes its versions from lab.txt.
+# In this order: api.txt and dev.txt take their versions from lab.txt.
 lock: $(LAB) ## compile the lock files anew
-	@cd requirements && for name in uv lab dev; do \
+	@cd requirements && for name in uv lab api dev; do \
+	  test $$name = api && within="--constraint lab.txt" || within=; \
 	  $(abspath $(VENV))/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
-	    --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $$name.in -o $$name.txt; done
+	    --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $$within $$name.in -o $$name.txt; done
+	@# BentoML and MLflow pin different versions of OpenTelemetry, so that bench.txt takes all others from lab.txt.
+	@cd requirements && sed -nE '/^opentelemetry/!s/^([a-z].*[^ \\]) *\\$$/\1/p' lab.txt > .pins.txt && \
+	  $(abspath $(VENV))/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade --no-annotate \
+	    --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --constraint .pins.txt bench.in -o bench.txt; \
+	  code=$$?; rm -f .pins.txt; exit $$code
 
 $(VENV)/bin/uv:
 	@test -w . || { echo "error: $(CURDIR) is not writable. What to do: clone the repository to a folder of yours" >&2; exit 1; }
@@ -87,3 +105,9 @@ $(DEV): $(VENV)/bin/uv
 	@echo "installing the environment with the tools for tests"
 	@$(VENV)/bin/uv pip sync --quiet --python $(PY) --require-hashes requirements/uv.txt requirements/dev.txt
 	@rm -f $(VENV)/.lab-* $(VENV)/.dev-* && touch $@ $(LAB)
+
+$(BENCH): $(VENV)/bin/uv
+	@echo "installing the environment with the other servers"
+	@test -x $(VENV_BENCH)/bin/python || $(PYTHON) -m venv --without-pip $(VENV_BENCH)
+	@$(VENV)/bin/uv pip sync --quiet --python $(VENV_BENCH)/bin/python --require-hashes requirements/bench.txt
+	@rm -f $(VENV_BENCH)/.bench-* && touch $@

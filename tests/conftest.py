@@ -16,10 +16,15 @@ import msgspec
 import psutil
 import pytest
 import urllib3
+from hypothesis import HealthCheck, settings
 
 from lab.settings import ROOT, SETTINGS
 
 UP_SECONDS = 1_800
+
+# How fast a machine is is no property of the code.
+settings.register_profile("lab", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("lab")
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,10 @@ class Lab:
     def api(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Ask the API; give status and decoded body."""
         answer = urllib3.request(
-            method, self.url("API_PORT") + path, body=msgspec.json.encode(body) if body is not None else None
+            method,
+            self.url("API_PORT") + path,
+            body=msgspec.json.encode(body) if body is not None else None,
+            headers={"Content-Type": "application/json"},
         )
         return answer.status, msgspec.json.decode(answer.data)
 

@@ -63,6 +63,7 @@ def test_another_table_needs_no_python(lab):
     """`make up PARAMS=…` in a fresh state: other names, bounds and classes, real-valued features, the same lab."""
     said = lab.python("-m", "lab", "up", PARAMS=CRABS)
     assert "champion version 1 is served" in said
+    assert "wrote examples/crabs/dvc.yaml" in said
     card = lab.api("GET", "/model")[1]["card"]
     assert (card["problem"], card["features"][0]["type"]) == ("leptograpsus-crabs", "real")
     rows = (lab.root / "examples/crabs/data/source/crabs.csv").read_text().splitlines()
@@ -74,5 +75,6 @@ def test_another_table_needs_no_python(lab):
         assert status == 200
         right += answer["label"] == {"B": "blue", "O": "orange"}[colour]
     assert right >= 8, "these crabs are among those it was trained on"
+    assert "up to date" in lab.run("dvc", "status", "examples/crabs/dvc.yaml").stdout
     pulled = lab.run("dvc", "status", "--cloud", "examples/crabs/dvc.yaml")
     assert "Cache and remote 'lab' are in sync" in pulled.stdout, pulled.stdout + pulled.stderr

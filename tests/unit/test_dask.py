@@ -18,6 +18,9 @@ def small() -> tuple[problem.Problem, evaluate.Table]:
 name: small
 title: Small
 source: {path: x.csv}
+data: {until: ""}
+id: ""
+threshold: {recall: 0.95}
 target: {column: y, negative: {value: "0", label: "no"}, positive: {value: "1", label: "yes"}}
 features: {a: {type: real, min: -9, max: 9, nullable: true}, b: {type: real, min: -9, max: 9}}
 candidates:

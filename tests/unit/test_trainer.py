@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -16,12 +19,14 @@ from sklearn.impute import SimpleImputer
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 
+from lab import card as cards
 from lab import problem
 from lab.card import Recipe
 from lab.errors import LabError
 from lab.settings import ROOT
 from trainer import decide, evaluate, ingest, metrics, validate
 from trainer.export import RefusedError, export, predict
+from trainer.record import make_card
 from trainer.store import Result
 
 CANCER = problem.load(ROOT / "params.yaml")
@@ -175,6 +180,30 @@ def test_the_export_is_faithful_and_repeatable(tmp_path):
         assert sum(predict(onnx, data.x) >= 0.5) > 200
 
 
+def test_the_export_has_the_same_bytes_in_every_process():
+    """Also where Python orders its sets differently, and so would the operator sets of neighbours be."""
+    program = """
+import hashlib, numpy as np
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from trainer.export import export
+x = np.arange(40.0).reshape(20, 2)
+print(hashlib.sha256(export(make_pipeline(KNeighborsClassifier(3)).fit(x, x[:, 0] > 17), x, 0.5, "n")).hexdigest())
+"""
+    hashes = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            check=True,
+            timeout=300,
+        ).stdout
+        for seed in range(4)
+    }
+    assert len(hashes) == 1
+
+
 def test_a_bad_candidate_is_named():
     """An estimator that is not there, gives no probabilities, or has no such parameter."""
     for candidate, said in [
@@ -195,6 +224,7 @@ def result(name: str, scores: list[float], fingerprint: str = "", refused: str =
             "data_md5": "",
             "code_sha256": "",
             "packages": {},
+            "features": list(CANCER.features),
             "folds": {"roc_auc": scores, "recall": scores},
             "operating": {"threshold": 0.5, "recall": 1.0, "precision": 1.0, "specificity": 1.0},
             "refused": refused,
@@ -205,6 +235,15 @@ def result(name: str, scores: list[float], fingerprint: str = "", refused: str =
         },
         Result,
     )
+
+
+def test_the_card_keeps_the_order_of_the_models_inputs():
+    """Also when params.yaml has had its features in another order since the training."""
+    turned = msgspec.structs.replace(CANCER, features=dict(reversed(CANCER.features.items())))
+    written = cards.encode(make_card(turned, result("a", [1.0, 1.0]), "run", "commit", False))
+    described = msgspec.json.decode(written)
+    assert [feature["name"] for feature in described["features"]] == list(CANCER.features)
+    assert list(described["params"]["features"]) == list(turned.features)
 
 
 GOOD, BETTER, NOISY = [0.90, 0.91, 0.90, 0.92], [0.96, 0.97, 0.965, 0.975], [0.85, 0.99, 0.86, 0.97]

@@ -1,0 +1,174 @@
+"""An API process of its own, with the command that the lab uses, and clients that load it."""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import http.client
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from lab import events
+from lab.settings import ROOT
+from tests.conftest import free_port
+
+BENIGN = {
+    **dict.fromkeys(("clump_thickness", "uniformity_of_cell_size", "uniformity_of_cell_shape"), 1),
+    **dict.fromkeys(("marginal_adhesion", "single_epithelial_cell_size", "bare_nuclei"), 1),
+    **dict.fromkeys(("bland_chromatin", "normal_nucleoli", "mitoses"), 2),
+}
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    """What the condition gives once that is true, or the last false thing it gave."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
+@dataclass
+class Api:
+    """A running API; `folder` holds its events, kept model and metrics."""
+
+    port: int
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        """One request on a connection of its own; JSON where the answer is JSON, else bytes."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        with contextlib.closing(connection):
+            sent = json.dumps(body) if body is not None else None
+            connection.request(method, path, sent, {"Content-Type": "application/json", **headers})
+            answer = connection.getresponse()
+            data = answer.read()
+            return answer.status, json.loads(data) if "json" in answer.getheader("Content-Type", "") else data
+
+    def ready(self) -> dict[str, Any]:
+        """/readyz when it answers 200, else nothing."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            status, answer = self.ask("GET", "/readyz")
+            return answer if status == 200 else {}
+        return {}
+
+    def workers(self) -> list[psutil.Process]:
+        with contextlib.suppress(psutil.Error):
+            children = psutil.Process(self.process.pid).children()
+            return [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+        return []
+
+    def events(self) -> list[dict[str, Any]]:
+        return list(events.read(self.folder / "events"))
+
+    def metric(self, name: str) -> float:
+        text = self.ask("GET", "/metrics")[1].decode()
+        return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+@pytest.fixture
+def start_api(tmp_path) -> Iterator[Callable[..., Api]]:
+    """Start an API with these variables set; every one is stopped at the end."""
+    started: list[Api] = []
+    taken: set[int] = set()
+
+    def start(folder: Path = tmp_path, **variables: str) -> Api:
+        port = free_port(taken)
+        state = {name: str(folder / name) for name in ("events", "keep", "metrics")}
+        environment = {
+            **os.environ,
+            "EVENTS_DIR": state["events"],
+            "KEEP_DIR": state["keep"],
+            "METRICS_DIR": state["metrics"],
+            "PYTHONPATH": str(ROOT),
+            **variables,
+        }
+        folder.mkdir(exist_ok=True)
+        with (folder / "api.log").open("ab") as log:
+            process = subprocess.Popen(_command(port), cwd=ROOT, env=environment, stdout=log, stderr=log)
+        api = Api(port, folder, process)
+        started.append(api)
+        assert eventually(lambda: _alive(api)), (folder / "api.log").read_text()[-3000:]
+        return api
+
+    yield start
+    for api in started:
+        family = [api.process, *api.workers()]
+        for process in family:
+            with contextlib.suppress(psutil.Error, OSError):
+                process.kill()
+        api.process.wait(30)
+
+
+def _alive(api: Api) -> bool:
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        return api.ask("GET", "/healthz")[0] == 200
+    return False
+
+
+def _command(port: int) -> list[str]:
+    """The command of services/supervisord.conf."""
+    config = configparser.RawConfigParser(inline_comment_prefixes=None)
+    config.read(ROOT / "services" / "supervisord.conf")
+    values = {"LAB_BIN": shlex.quote(str(Path(sys.executable).parent)), "API_PORT": str(port), "API_WORKERS": "2"}
+    return shlex.split(re.sub(r"%\(ENV_(\w+)\)s", lambda m: values[m[1]], config["program:api"]["command"]))
+
+
+@dataclass
+class Load:
+    """Clients that ask for predictions on connections of their own until the end of the `with` block."""
+
+    port: int
+    clients: int = 4
+    record: dict[str, Any] = field(default_factory=lambda: dict(BENIGN))
+    answers: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def __enter__(self) -> Load:
+        self._end = threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(self.clients)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        for thread in self._threads:
+            thread.join(60)
+
+    def _ask(self) -> None:
+        body, headers = json.dumps(self.record), {"Content-Type": "application/json"}
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        while not self._end.is_set():
+            try:
+                connection.request("POST", "/predict", body, headers)
+                answer = connection.getresponse()
+                data = answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(repr(error))
+                connection.close()
+                continue
+            if answer.status == 200:
+                self.answers.append(json.loads(data))
+            else:
+                self.failures.append(f"{answer.status} {data!r}")
+            time.sleep(0.002)  # the machine has other things to do
+        connection.close()

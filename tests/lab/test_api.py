@@ -1,0 +1,356 @@
+"""What the API survives, on the lab's own servers."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import itertools
+import json
+import random
+import socket
+import subprocess
+import sys
+import threading
+
+import msgspec
+import numpy as np
+import onnxruntime
+import psutil
+import pytest
+import urllib3
+
+from lab import events
+from lab.registry import Registry, Version
+from tests.conftest import own_processes
+from tests.lab.conftest import BENIGN, Load, eventually
+
+CANCER = "breast-cancer-wisconsin"
+
+
+@pytest.fixture(scope="module")
+def versions(lab) -> tuple[Registry, list[Version]]:
+    """A registered model of its own: version 1 is the logistic regression, 2 the neighbours."""
+    real = Registry(lab.url("MLFLOW_PORT"), CANCER)
+    mine = Registry(real.url, "served-by-a-test")
+    runs = msgspec.json.decode(
+        urllib3.request(
+            "POST",
+            f"{real.url}/api/2.0/mlflow/runs/search",
+            json={"experiment_ids": _experiments(real.url), "filter": "tags.candidate != ''"},
+        ).data
+    )["runs"]
+    found = {}
+    for run in runs:
+        tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
+        found[tags["candidate"]] = run["info"]["run_id"]
+    made = [
+        mine.register(found[name], f"{real.run_artifacts(found[name])}/package", {})
+        for name in ("logistic-regression", "k-nearest-neighbours")
+    ]
+    mine.promote(made[0])
+    return mine, made
+
+
+def _experiments(url: str) -> list[str]:
+    answer = urllib3.request("GET", f"{url}/api/2.0/mlflow/experiments/get-by-name?experiment_name={CANCER}")
+    return [msgspec.json.decode(answer.data)["experiment"]["experiment_id"]]
+
+
+@pytest.fixture
+def serve(start_api, versions):
+    """Start an API that follows the model of `versions` closely."""
+    registry, _ = versions
+
+    def start(**variables):
+        wanted = {"MLFLOW_TRACKING_URI": registry.url, "MODEL_NAME": registry.model, "FOLLOW_SECONDS": "0.02"}
+        return start_api(**{**wanted, **variables})
+
+    return start
+
+
+def _expected(registry: Registry, version: Version) -> tuple[float, float]:
+    """Probability and threshold that this version must answer for BENIGN."""
+    card_text, model = registry.download(version)
+    card = msgspec.json.decode(card_text)
+    row = np.array([[BENIGN[feature["name"]] for feature in card["features"]]], dtype=np.float32)
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return float(session.run(["probabilities"], {"features": row})[0][0, 1]), card["threshold"]
+
+
+def test_two_hundred_champion_changes(serve, versions):
+    """Under load: none fails, and no answer and no record has one version's name and another's figures."""
+    registry, (first, second) = versions
+    expected = {version.number: _expected(registry, version) for version in (first, second)}
+    assert expected[1] != expected[2]
+    registry.promote(first)
+    api = serve()
+    assert eventually(api.ready)
+    with Load(api.port) as load:
+        for version in itertools.islice(itertools.cycle((second, first)), 200):
+            registry.promote(version)
+            assert eventually(lambda v=version: _last(load, 10) == {v.number}, 30)
+    assert load.failures == []
+    assert api.metric("lab_model_swaps_total") >= 200
+    for answer in load.answers:
+        assert (answer["probability"], answer["threshold"]) == expected[answer["model"]["version"]]
+    recorded = {event["event.id"]: event for event in api.events()}
+    for answer in load.answers:
+        event = recorded[answer["id"]]
+        assert event["labels.model_version"] == str(answer["model"]["version"])
+        assert (event["lab.probability"], event["lab.threshold"]) == (answer["probability"], answer["threshold"])
+
+
+def _last(load: Load, count: int) -> set[int]:
+    return {answer["model"]["version"] for answer in load.answers[-count:]}
+
+
+def test_a_killed_worker_loses_nothing(lab):
+    """Twenty times `kill -9` under load: what a client saw answered is on file, each line whole, and the API goes on.
+
+    Granian gives up when a worker dies twice in 5.5 s; then supervisord starts it again.
+    """
+    chance = random.Random(1)
+    with Load(int(lab.env["API_PORT"])) as load:
+        for _ in range(20):
+            before = len(load.answers)
+            assert eventually(lambda n=before: len(load.answers) > n + 20)
+            assert eventually(lambda: len(_workers(lab)) == 2)
+            victim = chance.choice(_workers(lab))
+            victim.kill()
+            assert eventually(lambda v=victim: v not in _workers(lab))
+        before = len(load.answers)
+        assert eventually(lambda: len(load.answers) > before + 20)
+    recorded = {event["event.id"] for event in events.read(lab.root / ".lab" / "events")}
+    assert {answer["id"] for answer in load.answers} <= recorded
+    assert len(load.answers) > 400
+
+
+def _workers(lab) -> list[psutil.Process]:
+    """The API's workers that live."""
+    with contextlib.suppress(psutil.Error):
+        for process in own_processes(lab):
+            if "api:create_app" in process.cmdline():
+                alive = [c for c in process.children() if c.status() != psutil.STATUS_ZOMBIE]
+                return [c for c in alive if "resource_tracker" not in " ".join(c.cmdline())]
+    return []
+
+
+def test_the_stores_are_killed_and_predictions_go_on(lab):
+    """S3, MLflow and the stand-in AWS, in turn and together, under load: no /predict fails, and they come back."""
+    with Load(int(lab.env["API_PORT"])) as load:
+        for names in (["s3"], ["mlflow"], ["aws"], ["s3", "mlflow", "aws"]):
+            before = len(load.answers)
+            for name in names:
+                for process in _of(lab, name):
+                    process.kill()
+            assert eventually(lambda n=before: len(load.answers) > n + 100)
+    assert load.failures == []
+    assert eventually(lambda: lab.run(sys.executable, "-m", "lab", "status").returncode == 0, 120)
+
+
+def _of(lab, name: str):
+    marks = {"s3": "/weed", "mlflow": "services/mlflow/serve.py", "aws": "/ministack"}
+    return [process for process in own_processes(lab) if marks[name] in " ".join(process.cmdline())]
+
+
+@pytest.mark.parametrize("fault", ["truncated", "altered", "swapped", "empty"])
+def test_an_unsound_package_is_refused(serve, versions, fault):
+    """The old model serves on; /readyz, an alert and a metric say what is wrong; the next sound one is taken."""
+    registry, (first, second) = versions
+    registry.promote(first)
+    api = serve()
+    assert eventually(api.ready)
+    card, model = registry.download(first)
+    broken = {
+        "truncated": (card, model[: len(model) // 2]),
+        "altered": (card, model[:-1] + bytes([model[-1] ^ 1])),
+        "swapped": (card, registry.download(second)[1]),
+        "empty": (b"", b""),
+    }[fault]
+    path = f"{registry.run_artifacts(first.run_id)}/{fault}"
+    for name, body in zip(("card.json", "model.onnx"), broken, strict=True):
+        url = f"{registry.url}/api/2.0/mlflow-artifacts/artifacts/{path}/{name}"
+        assert urllib3.request("PUT", url, body=body).status == 200
+    bad = registry.register(first.run_id, path, {})
+    registry.promote(bad)
+    assert eventually(lambda: (api.ready().get("refused") or {}).get("version") == bad.number)
+    assert api.ready()["version"] == first.number
+    assert api.ask("POST", "/predict", BENIGN)[1]["model"]["version"] == first.number
+    assert eventually(lambda: api.metric("lab_model_refusals_total") == 2), "both workers"
+    alerts = [event for event in api.events() if event["event.dataset"] == "lab.alert"]
+    assert {alert["lab.refused_version"] for alert in alerts} == {bad.number}
+    registry.promote(second)
+    assert eventually(lambda: api.ready().get("version") == second.number)
+    assert eventually(lambda: api.ready().get("refused") is None)
+
+
+def test_a_restart_without_registry_and_stores(serve, tmp_path):
+    """It serves the last good model; with nothing at all it is alive, and says 503 and why."""
+    api = serve()
+    assert eventually(api.ready)
+    version = api.ready()["version"]
+    assert api.stop() == 0
+    alone = serve(MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert alone.ready()["version"] == version
+    assert alone.ask("POST", "/predict", BENIGN)[0] == 200
+    nothing = serve(folder=tmp_path / "new", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert nothing.ask("GET", "/healthz")[0] == 200
+    for method, path, body in (("GET", "/readyz", None), ("POST", "/predict", BENIGN)):
+        status, answer = nothing.ask(method, path, body)
+        assert status == 503
+        assert eventually(lambda m=method, p=path, b=body: "127.0.0.1:9" in nothing.ask(m, p, b)[1]["detail"]), answer
+
+
+def test_a_graceful_stop_answers_what_was_accepted(serve):
+    """SIGTERM in the middle of large batches: each is answered whole, then the process ends with 0."""
+    api = serve()
+    assert eventually(api.ready)
+    batch = {"instances": [BENIGN] * 10_000}
+    answers: list[tuple[int, int]] = []
+
+    def ask() -> None:
+        status, answer = api.ask("POST", "/predict/batch", batch)
+        answers.append((status, len(answer["predictions"])))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    assert eventually(lambda: answers)
+    assert api.stop() == 0
+    for thread in threads:
+        thread.join(60)
+    assert answers == [(200, 10_000)] * 4
+
+
+def test_slow_clients_do_not_stop_the_others(serve):
+    """Sixteen that send half a request and wait: everybody else is answered."""
+    api = serve()
+    assert eventually(api.ready)
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 200\r\n"
+    with contextlib.ExitStack() as stack:
+        for end in (b"", b"\r\n{"):
+            for _ in range(8):
+                slow = stack.enter_context(socket.create_connection(("127.0.0.1", api.port)))
+                slow.sendall(head + end)
+        for _ in range(50):
+            assert api.ask("POST", "/predict", BENIGN)[0] == 200
+
+
+def test_a_full_disk_for_events(serve, tmp_path):
+    """503 rather than an answer that is not on record; with room again it goes on by itself."""
+    folder = tmp_path / "events"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no small file system can be mounted here: {mounted.stderr.strip()}")
+    try:
+        api = serve()
+        assert eventually(api.ready)
+        with Load(api.port, clients=2) as load:
+            assert eventually(lambda: load.failures)
+            status, answer = api.ask("POST", "/predict", BENIGN)
+            assert (status, answer["title"]) == (503, "Not recorded")
+            assert "disk is full" in answer["detail"]
+            assert api.ask("GET", "/healthz")[0] == 200
+            subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True)
+            before = len(load.answers)
+            assert eventually(lambda: len(load.answers) > before + 50)
+        assert all(failure.startswith("503") for failure in load.failures)
+        assert {answer["id"] for answer in load.answers} <= {event["event.id"] for event in api.events()}
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=False)
+
+
+def test_schemathesis_finds_nothing(lab):
+    """Generated requests for every operation of the document: no 5xx, no answer that the document does not allow."""
+    done = lab.run(
+        "schemathesis",
+        *("run", lab.url("API_PORT") + "/openapi.json", "--max-examples", "60", "--seed", "1"),
+        *("--generation-deterministic", "--no-color"),
+        seconds=600,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+def test_ten_thousand_bodies(lab):
+    """Wrong types, huge numbers, NaN, deep nesting, bad UTF-8, keys twice, other types: no 5xx, no wrong 2xx.
+
+    A server may close a kept connection that was idle, and a machine may pause for that long: a client asks anew then.
+    """
+    chance = random.Random(20261123)
+    connection = http.client.HTTPConnection("127.0.0.1", int(lab.env["API_PORT"]), timeout=60)
+    seen = dict.fromkeys((200, 400, 413, 415, 422), 0)
+    cut = 0
+    for _ in range(10_000):
+        body, kind, good = _generated(chance)
+        try:
+            status, text = _post(connection, body, kind)
+        except (http.client.RemoteDisconnected, ConnectionError):
+            cut += 1
+            connection.close()
+            status, text = _post(connection, body, kind)
+        assert status in seen, (status, body[:200], text)
+        assert (status == 200) == good, (status, body[:200], text)
+        seen[status] += 1
+    assert all(seen.values()), seen
+    assert cut <= 2
+
+
+def _post(connection: http.client.HTTPConnection, body: bytes, kind: str) -> tuple[int, bytes]:
+    connection.request("POST", "/predict", body, {"Content-Type": kind})
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+ODD = [
+    "null",
+    "true",
+    '"1"',
+    "1.5",
+    "1e400",
+    "-1",
+    "11",
+    "NaN",
+    "Infinity",
+    "[1]",
+    "{}",
+    "1" * 400,
+    "01",
+    "1.0",
+    "+1",
+    "",
+]
+FINE = {"1.0"}
+
+
+def _generated(chance: random.Random) -> tuple[bytes, str, bool]:
+    """A body, its content type, and whether it must be answered with a prediction."""
+    pairs = [(name, str(chance.randint(1, 10))) for name in BENIGN]
+    chance.shuffle(pairs)
+    place, kind, good = chance.randrange(len(pairs)), "application/json", True
+    fault = chance.randrange(10)
+    if fault == 0:
+        value = chance.choice(ODD)
+        good = value in FINE or (value == "null" and pairs[place][0] == "bare_nuclei")
+        pairs[place] = (pairs[place][0], value)
+    elif fault == 1:
+        good = pairs.pop(place)[0] == "bare_nuclei"
+    elif fault == 2:
+        pairs.append(chance.choice([pairs[place], ("colour", "1")]))
+        good = False
+    elif fault == 3:
+        kind = chance.choice(["text/plain", "", "application/xml", "application/x-www-form-urlencoded"])
+        good = False
+    elif fault == 4:
+        kind = chance.choice(["application/json; charset=utf-8", "Application/JSON"])
+    body = ("{" + ", ".join(f"{json.dumps(name)}: {value}" for name, value in pairs) + "}").encode()
+    if fault == 5:
+        body, good = chance.choice([b"[" * 30_000, b'{"a":' * 10_000, b" " * 70_000, b"", b"{", b"\x00"]), False
+    elif fault == 6:
+        cut = chance.randrange(1, len(body))
+        body, good = body[:cut] + bytes([chance.randrange(128, 256)]) + body[cut:], False
+    elif fault == 7:
+        body, good = body[: chance.randrange(len(body))], False
+    return body, kind, good

@@ -1,0 +1,38 @@
+"""`make load` against the running lab."""
+
+from __future__ import annotations
+
+import sys
+
+from lab import events
+
+
+def test_locust_loads_every_route_and_none_fails(lab):
+    """Predictions, batches and feedback of the real table: counted, reported, and each is on record.
+
+    How quick they are is the machine's affair: a broken p99 is no failure of this test.
+    """
+    before = _counted(lab)
+    done = lab.run(sys.executable, "-m", "loadtests.run", "--users", "5", "--seconds", "5", seconds=180)
+    broken = [line for line in done.stdout.splitlines() if line.startswith("BROKEN") and "p99" not in line]
+    assert broken == [], done.stdout[-3000:]
+    assert done.returncode == int("BROKEN" in done.stdout)
+    assert (lab.root / ".lab" / "load" / "report.html").stat().st_size > 10_000
+    after = _counted(lab)
+    assert after["lab.prediction"] > before.get("lab.prediction", 0) + 100
+    assert after["lab.feedback"] > before.get("lab.feedback", 0) + 10
+    assert after.get("lab.request", 0) == before.get("lab.request", 0), "no request was refused"
+
+
+def _counted(lab) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for event in events.read(lab.root / ".lab" / "events"):
+        found[event["event.dataset"]] = found.get(event["event.dataset"], 0) + 1
+    return found
+
+
+def test_without_an_api_it_says_what_to_do(lab):
+    """One message, and a status that is not 0."""
+    done = lab.run(sys.executable, "-m", "loadtests.run", "--seconds", "1", API_PORT="9")
+    assert done.returncode == 1
+    assert "What to do: start the lab with `make up`" in done.stderr

@@ -1,0 +1,81 @@
+"""A small model, its package, and the API that serves it without a registry."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from api import create_app
+from lab import card
+from trainer.export import export, predict
+
+X = np.random.default_rng(3).normal(size=(40, 2))
+Package = tuple[dict[str, Any], bytes]
+
+
+@pytest.fixture(scope="session")
+def package() -> Package:
+    """A small model and its card as JSON values: a is a whole number from -9 to 9, b a real one that may miss."""
+    fitted = make_pipeline(SimpleImputer(), LogisticRegression()).fit(X, X[:, 0] > 0)
+    onnx = export(fitted, X, 0.5, "small")
+    spread, bins = {"mean": 1.0, "sd": 0.0}, {"edges": [0.0, 1.0], "shares": [1.0], "missing": 0.0}
+    feature = {"label": "x", "min": -9.0, "max": 9.0}
+    described = {
+        "schema_version": card.SCHEMA_VERSION,
+        "problem": "small",
+        "title": "Small",
+        "features": [
+            {"name": "a", "type": "integer", "nullable": False, **feature},
+            {"name": "b", "type": "real", "nullable": True, **feature},
+        ],
+        "classes": {"negative": "no", "positive": "yes"},
+        "threshold": 0.5,
+        "metrics": {"roc_auc": spread},
+        "operating": {"threshold": 0.5, "recall": 1.0, "precision": 1.0, "specificity": 1.0},
+        "feature_reference": {"a": bins, "b": bins},
+        "score_reference": bins,
+        "self_test": {"rows": X[:4].tolist(), "probabilities": predict(onnx, X[:4]).tolist()},
+        "recipe": {"candidate": "c", "estimator": "e", "settings": {}, "grid": {}, "best": {}},
+        "lineage": {
+            **dict.fromkeys(("git_commit", "data_md5", "params_sha256", "code_sha256", "fingerprint", "run_id"), ""),
+            "git_dirty": False,
+            "packages": {},
+        },
+        "params": {},
+        "model_sha256": hashlib.sha256(onnx).hexdigest(),
+    }
+    return described, onnx
+
+
+@pytest.fixture
+def settings(tmp_path, package) -> dict[str, str]:
+    """What the API needs to know; nothing listens where its registry should be, the kept model is `package`."""
+    described, onnx = package
+    kept = {"version": 7, "card": msgspec.json.encode(described), "model": onnx}
+    (tmp_path / "keep").mkdir()
+    (tmp_path / "keep" / "small.msgpack").write_bytes(msgspec.msgpack.encode(kept))
+    return {
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+        "MODEL_NAME": "small",
+        "EVENTS_DIR": str(tmp_path / "events"),
+        "KEEP_DIR": str(tmp_path / "keep"),
+        "METRICS_DIR": str(tmp_path / "metrics"),
+        "FOLLOW_SECONDS": "3600",
+    }
+
+
+@pytest.fixture
+def app(settings):
+    return create_app(settings)
+
+
+@pytest.fixture
+def client(app):
+    return app.test_client()

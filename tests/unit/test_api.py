@@ -1,0 +1,197 @@
+"""The API's contract, without a registry: what it answers and what it records."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from api import create_app
+from api.trace import TraceFilter, trace_id
+from lab import events
+
+GOOD = {"a": 1, "b": 0.5}
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+def recorded(settings) -> list[dict]:
+    return list(events.read(Path(settings["EVENTS_DIR"])))
+
+
+def test_a_prediction_is_recorded_as_answered(client, settings):
+    """Id, version, features, probability, label, duration and the caller's trace."""
+    answer = client.post("/predict", json=GOOD, headers={"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"})
+    assert answer.status_code == 200
+    (event,) = recorded(settings)
+    assert event["event.dataset"] == "lab.prediction"
+    assert event["trace.id"] == TRACE
+    assert event["lab.features"] == GOOD
+    assert (event["labels.model_name"], event["labels.model_version"]) == ("small", "7")
+    assert event["event.duration"] > 0
+    for ours, theirs in (("id", "event.id"), ("label", "lab.label"), ("probability", "lab.probability")):
+        assert answer.json[ours] == event[theirs]
+    assert event["event.id"][14] == "7", "UUIDv7"
+
+
+def test_a_batch_is_recorded_row_by_row(client, settings):
+    """One event a row, under the id that was answered for it."""
+    answer = client.post("/predict/batch", json={"instances": [GOOD, {"a": -3}]})
+    assert [p["id"] for p in answer.json["predictions"]] == [e["event.id"] for e in recorded(settings)]
+    assert [e["lab.features"] for e in recorded(settings)] == [GOOD, {"a": -3}]
+
+
+def test_feedback_is_accepted_and_recorded(client, settings):
+    """Repeated and contradicting ones too: they are settled where they are joined."""
+    found = client.post("/predict", json=GOOD).json["id"]
+    for label in ("yes", "yes", "no"):
+        assert client.post("/feedback", json={"prediction_id": found, "label": label}).status_code == 202
+    said = [(e["lab.prediction_id"], e["lab.label"]) for e in recorded(settings) if "lab.prediction_id" in e]
+    assert said == [(found, "yes"), (found, "yes"), (found, "no")]
+
+
+@pytest.mark.parametrize(
+    ("call", "status"),
+    [
+        ({"path": "/predict", "method": "POST", "json": {"a": 99}}, 422),
+        ({"path": "/predict", "method": "POST", "data": b"{", "content_type": "application/json"}, 400),
+        ({"path": "/predict", "method": "POST", "data": b'{"a": 1}', "content_type": "text/plain"}, 415),
+        ({"path": "/predict", "method": "POST", "data": b'{"a": 1}'}, 415),
+        ({"path": "/predict", "method": "POST", "data": b" " * 70_000, "content_type": "application/json"}, 413),
+        ({"path": "/predict", "method": "GET"}, 405),
+        ({"path": "/nothing", "method": "GET"}, 404),
+        ({"path": "/docs/../__init__.py", "method": "GET"}, 404),
+    ],
+)
+def test_what_fails_is_a_problem(client, settings, call, status):
+    """RFC 9457, with the trace to look for, and an event."""
+    answer = client.open(**call)
+    assert (answer.status_code, answer.content_type) == (status, "application/problem+json")
+    assert answer.json["status"] == status
+    (event,) = recorded(settings)
+    assert (event["event.dataset"], event["http.response.status_code"]) == ("lab.request", status)
+    assert event["trace.id"] == answer.json["trace_id"]
+    assert event["lab.fields"] == (["a"] if status == 422 else [])
+    if status == 405:
+        assert "POST" in answer.headers["Allow"]
+
+
+def test_no_name_that_a_client_sends_is_recorded(client, settings):
+    """An unknown field may be anybody's name: the answer says it, the event does not."""
+    answer = client.post("/predict?who=Jane", json={"a": 1, "Jane Doe": 2})
+    assert "Jane" in answer.text
+    client.get("/Jane")
+    assert all("Jane" not in str(event) for event in recorded(settings))
+
+
+def test_without_a_model_it_is_alive_and_not_ready(settings):
+    """503 says why, where a model is needed."""
+    client = create_app({**settings, "MODEL_NAME": "other"}).test_client()
+    assert client.get("/healthz").status_code == 200
+    for answer in (client.get("/readyz"), client.get("/openapi.json"), client.post("/predict", json=GOOD)):
+        assert answer.status_code == 503
+        assert "127.0.0.1:9" in answer.json["detail"] or "not asked yet" in answer.json["detail"]
+
+
+def test_a_kept_model_that_was_altered_is_not_served(settings):
+    """It is verified like any other."""
+    path = Path(settings["KEEP_DIR"]) / "small.msgpack"
+    body = bytearray(path.read_bytes())
+    body[-10] ^= 1
+    for altered in (bytes(body), b"", bytes(body[:100])):
+        path.write_bytes(altered)
+        assert create_app(settings).test_client().get("/readyz").status_code == 503
+
+
+def test_the_key_is_asked_for(settings):
+    """401 without it, for all but the probes and the description."""
+    client = create_app({**settings, "API_KEY": "sesame"}).test_client()
+    for given in ({}, {"X-API-Key": "wrong"}, {"X-API-Key": "sésame"}):
+        refused = client.post("/predict", json=GOOD, headers=given)
+        assert refused.status_code == 401
+        assert refused.headers["WWW-Authenticate"]
+        assert client.get("/model", headers=given).status_code == 401
+        assert client.get("/metrics", headers=given).status_code == 401
+    assert client.post("/predict", json=GOOD, headers={"X-API-Key": "sesame"}).status_code == 200
+    for path in ("/healthz", "/readyz", "/openapi.json", "/docs"):
+        assert client.get(path).status_code == 200
+    assert client.get("/openapi.json").json["security"] == [{"key": []}]
+
+
+def test_the_document_has_the_names_and_bounds_of_the_card(client):
+    """They are the model's, and what may be missing may be missing."""
+    schema = client.get("/openapi.json").json["components"]["schemas"]["Record"]
+    assert schema["required"] == ["a"]
+    assert schema["properties"]["a"] == {"title": "x", "type": "integer", "minimum": -9, "maximum": 9}
+    assert schema["properties"]["b"]["type"] == ["number", "null"]
+    assert schema["additionalProperties"] is False
+
+
+def test_the_page_needs_no_internet(client):
+    """Every address in it is our own and answers."""
+    page = client.get("/docs")
+    assert "http" not in page.text.replace("<!doctype html>", "")
+    for name in ("swagger-ui.css", "swagger-ui-bundle.js", "start.js", "favicon-32x32.png"):
+        assert f"/docs/{name}" in page.text
+        answer = client.get(f"/docs/{name}")
+        assert answer.status_code == 200
+        assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+
+
+def test_answers_carry_security_headers(client):
+    """Nothing is kept, guessed or framed."""
+    for answer in (client.post("/predict", json=GOOD), client.get("/nothing")):
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+
+
+def test_metrics_count_what_was_done(client):
+    """Requests by route and status, their latency, predictions by label and version, the model."""
+    client.post("/predict/batch", json={"instances": [{"a": 9}, {"a": -9}, {"a": 9}]})
+    client.post("/predict", json={})
+    client.get("/Jane")
+    text = client.get("/metrics").text
+    for line in (
+        'lab_requests_total{route="/predict/batch",status="200"} 1.0',
+        'lab_requests_total{route="/predict",status="422"} 1.0',
+        'lab_requests_total{route="other",status="404"} 1.0',
+        'lab_request_seconds_count{route="/predict",status="422"} 1.0',
+        'lab_predictions_total{label="yes",version="7"} 2.0',
+        'lab_predictions_total{label="no",version="7"} 1.0',
+        "lab_model_swaps_total 1.0",
+        "lab_model_refusals_total 0.0",
+    ):
+        assert line in text
+    assert "lab_model_age_seconds{worker=" in text
+
+
+def test_a_folder_that_cannot_be_written_is_503_and_no_prediction(settings, tmp_path):
+    """What cannot be recorded is not acknowledged; with the fault gone it goes on by itself."""
+    blocker = tmp_path / "blocked"
+    blocker.write_text("a file where the folder should be")
+    client = create_app({**settings, "EVENTS_DIR": str(blocker)}).test_client()
+    for path, body in (("/predict", GOOD), ("/predict/batch", {"instances": [GOOD]})):
+        answer = client.post(path, json=body)
+        assert answer.status_code == 503
+        assert "not recorded" in answer.json["detail"]
+    assert client.get("/readyz").status_code == 200
+    blocker.unlink()
+    assert client.post("/predict", json=GOOD).status_code == 200
+
+
+def test_log_lines_carry_the_trace():
+    """In a request, and only there."""
+    record = logging.LogRecord("x", logging.INFO, "", 0, "said", None, None)
+    token = trace_id.set(TRACE)
+    assert TraceFilter().filter(record)
+    trace_id.reset(token)
+    assert record.__dict__["trace.id"] == TRACE
+
+
+def test_the_log_configuration_is_ecs():
+    """Granian's own lines too."""
+    config = msgspec.json.decode((Path(__file__).parents[2] / "api" / "logging.json").read_bytes())
+    assert config["formatters"]["ecs"]["()"] == "ecs_logging.StdlibFormatter"
+    assert set(config["loggers"]) >= {"_granian", "granian.access"}
