@@ -17,7 +17,7 @@ from uuid_utils import uuid4, uuid7
 
 from api.environ import BEGUN, BODY, FIELDS
 from api.metrics import Metrics
-from api.replies import unauthorized
+from api.replies import timed_out, unauthorized
 from api.trace import trace_id
 from lab.events import NotRecordedError, Request, Writer
 
@@ -28,8 +28,6 @@ ROUTES = frozenset(
 OPEN = ("/healthz", "/readyz", "/openapi.json", "/docs")
 # Bytes that a body may have: a record of a hundred features fits in the first, a batch of ten thousand in the second.
 LIMITS = {"/predict": 64 * 1024, "/predict/batch": 16 * 2**20, "/feedback": 64 * 1024}
-# A body beyond its limit is read and dropped up to here; of a longer one the connection is closed.
-MOST_READ, CHUNK = 16 * 2**20, 2**16
 _PLAIN = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
 # What OWASP's REST cheat sheet asks of an API; those for older browsers and for TLS are a load balancer's.
 _JSON = [*_PLAIN, ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")]
@@ -48,13 +46,13 @@ log = logging.getLogger(__name__)
 def wrap(wsgi: Wsgi, events: Writer, metrics: Metrics, key: str) -> Wsgi:
     """Give the app with all of that around it; when there is a `key`, a request must bring it in X-API-Key.
 
-    Threads only wait for bodies side by side. What comes after takes turns: it is too short to share a core, and
-    threads that hand the interpreter to and fro in the middle of it cost a fifth of the throughput.
+    Under a server with threads, these only wait for bodies side by side. What comes after takes turns: it is too short
+    to share a core, and handing the interpreter to and fro in the middle of it costs a fifth of the throughput.
     """
     turn, wanted = threading.Lock(), key.encode()
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        begun = environ[BEGUN] = perf_counter_ns()
+        begun = environ.setdefault(BEGUN, perf_counter_ns())
         path = environ["PATH_INFO"]
         trace_id.set(_trace(environ.get("HTTP_TRACEPARENT", "")))
         answered = "500"
@@ -65,9 +63,13 @@ def wrap(wsgi: Wsgi, events: Writer, metrics: Metrics, key: str) -> Wsgi:
             return start_response(status, headers + (_DOCS if path.startswith("/docs") else _JSON), exc_info)
 
         allowed = not wanted or path.startswith(OPEN) or _brings(environ, wanted)
-        environ[BODY] = _read(environ, LIMITS.get(path, 0))
+        answer = wsgi if allowed else unauthorized()
+        try:
+            environ[BODY] = _read(environ, LIMITS.get(path, 0))
+        except TimeoutError:
+            answer = timed_out()
         with turn:
-            body = wsgi(environ, start) if allowed else unauthorized()(environ, start)
+            body = answer(environ, start)
             route = path if path in ROUTES else "other"
             took = perf_counter_ns() - begun
             metrics.request(route, answered, took)
@@ -83,20 +85,12 @@ def _brings(environ: dict[str, Any], wanted: bytes) -> bool:
 
 
 def _read(environ: dict[str, Any], limit: int) -> bytes | None:
-    """The body, whether its length was announced or it comes in chunks; None if it is longer than `limit`."""
-    if not limit:
-        return b""
-    source, length = environ["wsgi.input"], environ.get("CONTENT_LENGTH") or ""
-    if not length.isdigit():
-        body: bytes = source.read(limit + 1)
-        return body if len(body) <= limit else None
-    if int(length) <= limit:
-        return bytes(source.read(int(length)))
-    # The connection can go on after a body that was read, unlike after one left lying.
-    left = min(int(length), MOST_READ)
-    while left > 0 and (part := source.read(min(left, CHUNK))):
-        left -= len(part)
-    return None
+    """The body; None if it is longer than `limit`. Raises TimeoutError when the server says that it came too late."""
+    length = environ.get("CONTENT_LENGTH") or ""
+    if length.isdigit() and int(length) > limit:
+        return None
+    body: bytes = environ["wsgi.input"].read(int(length) if length.isdigit() else limit + 1)
+    return body if len(body) <= limit else None
 
 
 def _trace(parent: str) -> str:

@@ -52,7 +52,7 @@ class Follower:
         self.fault = "the registry was not asked yet"
         self._keep = keep / f"{registry.model}.msgpack"
         self._events, self._metrics = events, metrics
-        self._again = 0.0
+        self._again, self._unusable = 0.0, ""
 
     def start(self, seconds: float) -> None:
         """Serve what was kept, and follow the alias from now on, looking every `seconds`."""
@@ -71,6 +71,8 @@ class Follower:
                 self._swap(champion)
         except LabError as error:
             self._blame(error.message)
+        if self.model is None:  # another worker may have kept one since
+            self._restore()
 
     def _refused(self, version: int) -> bool:
         return self.refused is not None and self.refused.version == version and time.monotonic() < self._again
@@ -131,7 +133,9 @@ class Follower:
         except FileNotFoundError:
             pass
         except (OSError, msgspec.DecodeError, LabError) as error:
-            log.warning("the kept model %s is not used: %s", self._keep, error)
+            if str(error) != self._unusable:
+                log.warning("the kept model %s is not used: %s", self._keep, error)
+            self._unusable = str(error)
 
     def _blame(self, fault: str) -> None:
         if fault != self.fault:

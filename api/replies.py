@@ -36,6 +36,12 @@ def unauthorized() -> Response:
     return answer
 
 
+def timed_out() -> Response:
+    answer = problem(408, "Request Timeout", "the body did not come in time: send it again, at once")
+    answer.headers["Connection"] = "close"
+    return answer
+
+
 def register(app: Flask) -> None:
     app.register_error_handler(InvalidError, _invalid)
     app.register_error_handler(NoModelError, lambda error: problem(503, "No model", str(error)))

@@ -71,7 +71,10 @@ def cases(models: Models, other: Path) -> list[Case]:
 def _own(models: Models, bodies: dict[str, Path], other: Path) -> list[Case]:
     granian, record, linear = _granian(), bodies["record"], _ours(models, LINEAR)
     neighbours = _ours(models, NEIGHBOURS)
-    empty = [*granian[:-1], f"{APPS}.empty:create_app"]
+    empty, bare = ([*granian[:-1], f"{APPS}.empty:{target}"] for target in ("server", "bare"))
+    threads = [granian[0], *("--interface", "wsgi", "--factory", "--blocking-threads", "32", "--workers", str(WORKERS))]
+    threads += [*LOCAL, "--no-ws", "--log-config", "api/logging.json", "api:create_app"]
+    idle = [*threads[:-1], f"{APPS}.empty:create_app"]
     gunicorn = [*_gunicorn(other), "--worker-class", "gthread", "--threads", "8", "api:create_app()"]
     batch = Case(
         "batch",
@@ -86,6 +89,9 @@ def _own(models: Models, bodies: dict[str, Path], other: Path) -> list[Case]:
     return [
         Case("ours", "this API (Granian)", granian, record, _single, linear),
         Case("empty", "an empty Flask handler (Granian)", empty, record, None, linear),
+        Case("bare", "a handler without Flask (Granian)", bare, record, None, linear),
+        Case("empty-wsgi", "an empty Flask handler (Granian, WSGI)", idle, record, None, linear),
+        Case("wsgi", "this API (Granian, WSGI)", threads, record, _single, linear),
         Case("gunicorn", "this API under gunicorn (gthread)", gunicorn, record, _single, linear),
         Case("knn", "this API, k-nearest neighbours", granian, record, _single, neighbours, model=NEIGHBOURS),
         batch,

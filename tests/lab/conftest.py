@@ -26,6 +26,7 @@ from lab import events
 from lab.settings import ROOT
 from tests.conftest import free_port
 
+WORKERS = 2
 BENIGN = {
     **dict.fromkeys(("clump_thickness", "uniformity_of_cell_size", "uniformity_of_cell_shape"), 1),
     **dict.fromkeys(("marginal_adhesion", "single_epithelial_cell_size", "bare_nuclei"), 1),
@@ -65,6 +66,13 @@ class Api:
             status, answer = self.ask("GET", "/readyz")
             return answer if status == 200 else {}
         return {}
+
+    def all_ready(self) -> bool:
+        """Whether every worker serves a model: each follows the champion on its own."""
+        if not self.ready():
+            return False
+        lines = self.ask("GET", "/metrics")[1].decode().splitlines()
+        return sum(line.startswith("lab_model_version{") for line in lines) == WORKERS
 
     def workers(self) -> list[psutil.Process]:
         with contextlib.suppress(psutil.Error):
@@ -128,7 +136,11 @@ def _command(port: int) -> list[str]:
     """The command of services/supervisord.conf."""
     config = configparser.RawConfigParser(inline_comment_prefixes=None)
     config.read(ROOT / "services" / "supervisord.conf")
-    values = {"LAB_BIN": shlex.quote(str(Path(sys.executable).parent)), "API_PORT": str(port), "API_WORKERS": "2"}
+    values = {
+        "LAB_BIN": shlex.quote(str(Path(sys.executable).parent)),
+        "API_PORT": str(port),
+        "API_WORKERS": str(WORKERS),
+    }
     return shlex.split(re.sub(r"%\(ENV_(\w+)\)s", lambda m: values[m[1]], config["program:api"]["command"]))
 
 

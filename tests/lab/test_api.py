@@ -84,7 +84,7 @@ def test_two_hundred_champion_changes(serve, versions):
     assert expected[1] != expected[2]
     registry.promote(first)
     api = serve()
-    assert eventually(api.ready)
+    assert eventually(api.all_ready)
     with Load(api.port) as load:
         for version in itertools.islice(itertools.cycle((second, first)), 200):
             registry.promote(version)
@@ -129,7 +129,7 @@ def _workers(lab) -> list[psutil.Process]:
     """The API's workers that live."""
     with contextlib.suppress(psutil.Error):
         for process in own_processes(lab):
-            if "api:create_app" in process.cmdline():
+            if "api.rsgi:server" in process.cmdline():
                 alive = [c for c in process.children() if c.status() != psutil.STATUS_ZOMBIE]
                 return [c for c in alive if "resource_tracker" not in " ".join(c.cmdline())]
     return []
@@ -159,7 +159,7 @@ def test_an_unsound_package_is_refused(serve, versions, fault):
     registry, (first, second) = versions
     registry.promote(first)
     api = serve()
-    assert eventually(api.ready)
+    assert eventually(api.all_ready)
     card, model = registry.download(first)
     broken = {
         "truncated": (card, model[: len(model) // 2]),
@@ -174,9 +174,10 @@ def test_an_unsound_package_is_refused(serve, versions, fault):
     bad = registry.register(first.run_id, path, {})
     registry.promote(bad)
     assert eventually(lambda: (api.ready().get("refused") or {}).get("version") == bad.number)
-    assert api.ready()["version"] == first.number
-    assert api.ask("POST", "/predict", BENIGN)[1]["model"]["version"] == first.number
     assert eventually(lambda: api.metric("lab_model_refusals_total") == 2), "both workers"
+    for _ in range(10):
+        assert api.ready()["version"] == first.number
+        assert api.ask("POST", "/predict", BENIGN)[1]["model"]["version"] == first.number
     alerts = [event for event in api.events() if event["event.dataset"] == "lab.alert"]
     assert {alert["lab.refused_version"] for alert in alerts} == {bad.number}
     registry.promote(second)
@@ -187,7 +188,7 @@ def test_an_unsound_package_is_refused(serve, versions, fault):
 def test_a_restart_without_registry_and_stores(serve, tmp_path):
     """It serves the last good model; with nothing at all it is alive, and says 503 and why."""
     api = serve()
-    assert eventually(api.ready)
+    assert eventually(api.all_ready)
     version = api.ready()["version"]
     assert api.stop() == 0
     alone = serve(MLFLOW_TRACKING_URI="http://127.0.0.1:9")
@@ -204,7 +205,7 @@ def test_a_restart_without_registry_and_stores(serve, tmp_path):
 def test_a_graceful_stop_answers_what_was_accepted(serve):
     """SIGTERM in the middle of large batches: each is answered whole, then the process ends with 0."""
     api = serve()
-    assert eventually(api.ready)
+    assert eventually(api.all_ready)
     batch = {"instances": [BENIGN] * 10_000}
     answers: list[tuple[int, int]] = []
 
@@ -222,18 +223,61 @@ def test_a_graceful_stop_answers_what_was_accepted(serve):
     assert answers == [(200, 10_000)] * 4
 
 
+HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+
 def test_slow_clients_do_not_stop_the_others(serve):
-    """Sixteen that send half a request and wait: everybody else is answered."""
-    api = serve()
-    assert eventually(api.ready)
-    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 200\r\n"
+    """Two hundred that send half a request and wait: everybody else is answered; they get 408 when their time is up."""
+    api = serve(BODY_SECONDS="4")
+    assert eventually(api.all_ready)
     with contextlib.ExitStack() as stack:
-        for end in (b"", b"\r\n{"):
-            for _ in range(8):
-                slow = stack.enter_context(socket.create_connection(("127.0.0.1", api.port)))
-                slow.sendall(head + end)
+        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", api.port))) for _ in range(200)]
+        for number, connection in enumerate(slow):
+            connection.sendall(HEAD + (b"Content-Length: 200\r\n\r\n{" if number % 2 else b""))
         for _ in range(50):
             assert api.ask("POST", "/predict", BENIGN)[0] == 200
+        for connection in slow[1::2]:
+            connection.settimeout(30)
+            answer = connection.makefile("rb").read()  # to the end: the connection is closed
+            assert answer.startswith(b"HTTP/1.1 408 "), answer
+            assert b"send it again" in answer
+    assert eventually(lambda: api.metric('lab_requests_total{route="/predict",status="408"}') == 100)
+    refused = [event for event in api.events() if event.get("url.path") == "/predict"]
+    assert [event["http.response.status_code"] for event in refused] == [408] * 100
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize(("size", "status"), [(60_000, 200), (70_000, 413), (12_000_000, 413)])
+def test_bodies_of_every_length(serve, size, status, chunked):
+    """Announced or in chunks: one within the limit is read whole, one beyond it refused, and the server goes on."""
+    api = serve()
+    assert eventually(api.all_ready)
+    body = json.dumps(BENIGN).encode().ljust(size)
+    connection = http.client.HTTPConnection("127.0.0.1", api.port, timeout=60)
+    with contextlib.closing(connection):
+        for _ in range(2):  # on the same connection
+            parts = iter([body[:10], body[10:40_000], body[40_000:]]) if chunked else body
+            connection.request("POST", "/predict", parts, {"Content-Type": "application/json"}, encode_chunked=chunked)
+            answer = connection.getresponse()
+            assert (answer.status, bool(answer.read())) == (status, True)
+
+
+def test_a_client_that_leaves_half_way(serve):
+    """Nothing is recorded as answered, and the others do not notice."""
+    api = serve()
+    assert eventually(api.all_ready)
+    for length in (b"Content-Length: 200\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n5\r\n{"):
+        with socket.create_connection(("127.0.0.1", api.port)) as leaver:
+            leaver.sendall(HEAD + length)
+        assert api.ask("POST", "/predict", BENIGN)[0] == 200
+    assert len([event for event in api.events() if event["event.dataset"] == "lab.prediction"]) == 2
+
+
+def test_a_header_cannot_pass_for_another(serve):
+    """The key in X_API_Key is no key: WSGI would write both names the same."""
+    api = serve(API_KEY="a" * 40)
+    assert eventually(lambda: api.ask("POST", "/predict", BENIGN, **{"X-API-Key": "a" * 40})[0] == 200)
+    assert api.ask("POST", "/predict", BENIGN, X_API_Key="a" * 40)[0] == 401
 
 
 def test_a_full_disk_for_events(serve, tmp_path):
@@ -247,7 +291,7 @@ def test_a_full_disk_for_events(serve, tmp_path):
         pytest.skip(f"no small file system can be mounted here: {mounted.stderr.strip()}")
     try:
         api = serve()
-        assert eventually(api.ready)
+        assert eventually(api.all_ready)
         with Load(api.port, clients=2) as load:
             assert eventually(lambda: load.failures)
             status, answer = api.ask("POST", "/predict", BENIGN)

@@ -104,6 +104,18 @@ def test_a_kept_model_that_was_altered_is_not_served(settings):
         assert create_app(settings).test_client().get("/readyz").status_code == 503
 
 
+def test_what_another_worker_kept_is_served(settings, tmp_path):
+    """A worker that finds no sound champion takes what another one keeps, also after its own start."""
+    kept = tmp_path / "keep" / "small.msgpack"
+    kept.rename(tmp_path / "elsewhere")
+    app = create_app(settings)
+    follower = app.extensions["follower"]
+    assert follower.model is None
+    (tmp_path / "elsewhere").rename(kept)
+    follower.poll()
+    assert app.test_client().post("/predict", json=GOOD).status_code == 200
+
+
 def test_the_key_is_asked_for(settings):
     """401 without it, for all but the probes and the description."""
     client = create_app({**settings, "API_KEY": "sesame"}).test_client()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Flask, Response
+
+from api.rsgi import Server
 
 
 def create_app() -> Flask:
@@ -13,3 +17,17 @@ def create_app() -> Flask:
         return Response(b"{}", content_type="application/json")
 
     return app
+
+
+server = Server(create_app)
+
+
+class Bare:
+    """Not even Flask: the server alone."""
+
+    async def __rsgi__(self, _scope: Any, protocol: Any) -> None:
+        await protocol()
+        protocol.response_bytes(200, [("Content-Type", "application/json")], b"{}")
+
+
+bare = Bare()
