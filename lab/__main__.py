@@ -1,4 +1,7 @@
-"""`python -m lab up|down|status|logs|reset|train|settings`; the Makefile calls it."""
+"""`python -m lab up|down|status|logs|reset|train|settings`; the Makefile calls it.
+
+`pipeline` and `seed` are what `train` and `up` need inside a container.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ def main(words: list[str] | None = None) -> int:
     if arguments.command == "settings":
         print(settings.example(), end="")
         return 0
-    from lab import engine, pipeline, up
+    from lab import pipeline, s3, up
 
     if arguments.command == "up":
         up.up()
@@ -25,11 +28,12 @@ def main(words: list[str] | None = None) -> int:
         up.down()
     elif arguments.command == "reset":
         up.reset(arguments.yes)
+    elif arguments.command == "train":
+        up.train(arguments.metric)
+    elif arguments.command == "seed":
+        s3.ensure_bucket(settings.load())
     else:
-        values = settings.load()
-        pipeline.run(values, arguments.metric)
-        if engine.processes() is not None and engine.outdated(values):
-            print("note: the services were started with other settings; `make up` restarts them with these")
+        pipeline.run(settings.load(), arguments.metric)
     return 0
 
 
@@ -44,8 +48,13 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("down", help="stop everything, keep the state")
     reset = commands.add_parser("reset", help="remove the state")
     reset.add_argument("--yes", action="store_true", help="do not ask")
-    train = commands.add_parser("train", help="run the pipeline and choose the champion")
-    train.add_argument("--metric", default="", choices=["", *METRICS], help="instead of choice.metric")
+    for name, text in (
+        ("train", "run the pipeline and choose the champion"),
+        ("pipeline", "the same, here, whatever the engine"),
+    ):
+        train = commands.add_parser(name, help=text)
+        train.add_argument("--metric", default="", choices=["", *METRICS], help="instead of choice.metric")
+    commands.add_parser("seed", help="make the bucket if it is missing")
     commands.add_parser("settings", help="every setting, as .env.example")
     return parser
 

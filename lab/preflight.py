@@ -6,12 +6,13 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
 from lab.errors import LabError
-from lab.services import SERVICES
+from lab.services import SERVICES, Service
 from lab.settings import ROOT, STATE, Settings
 
 DISK_MB = 1_000
@@ -24,9 +25,9 @@ def check(settings: Settings) -> None:
     """Raise LabError for the first thing that keeps the lab from starting."""
     check_git()
     settings.number("API_WORKERS", 1, 64)
-    _check_folder()
+    check_folder()
     _check_room()
-    _check_ports(settings)
+    check_ports(settings, SERVICES)
 
 
 def check_git() -> None:
@@ -43,7 +44,8 @@ def check_git() -> None:
         )
 
 
-def _check_folder() -> None:
+def check_folder() -> None:
+    """Raise LabError, or an OSError, unless the state can be kept in this folder."""
     socket_path = STATE / "run" / "supervisor.sock"
     if len(os.fsencode(socket_path)) > SOCKET_PATH:
         raise LabError(
@@ -77,9 +79,10 @@ def _rss(process: psutil.Process) -> int:
     return process.info["memory_info"].rss if process.info["memory_info"] else 0
 
 
-def _check_ports(settings: Settings) -> None:
+def check_ports(settings: Settings, services: Sequence[Service]) -> None:
+    """Raise LabError unless every port of these services is free, and no two want the same."""
     wanted: dict[int, str] = {}
-    for service in SERVICES:
+    for service in services:
         for port, setting in service.ports(settings).items():
             if port in wanted:
                 raise LabError(

@@ -10,7 +10,7 @@ from lab.settings import GRPC_OFFSET, Settings
 
 @dataclass(frozen=True)
 class Service:
-    """`name` is also its name under supervisord and Compose. `inner` are ports only it uses."""
+    """`name` is also its name under supervisord and Compose. `inner` are SeaweedFS's own ports, `more` others."""
 
     name: str
     title: str
@@ -18,6 +18,7 @@ class Service:
     health: str
     sign_in: str
     inner: tuple[str, ...] = ()
+    more: tuple[str, ...] = ()
 
     def url(self, settings: Settings) -> str:
         return f"http://127.0.0.1:{settings.port(self.port)}"
@@ -25,13 +26,15 @@ class Service:
     def healthy(self, settings: Settings, timeout: float = 2) -> bool:
         try:
             http.request("GET", self.url(settings) + self.health, timeout=timeout)
-        except (http.UnreachableError, http.RefusedError):
+        except http.RefusedError as error:
+            return error.status == 401  # it is well, and asks who we are
+        except http.UnreachableError:
             return False
         return True
 
     def ports(self, settings: Settings) -> dict[int, str]:
         """Every port it listens on, with the setting that moves it."""
-        found = {settings.port(self.port): self.port}
+        found = {settings.port(name): name for name in (self.port, *self.more)}
         for name in self.inner:
             found |= {settings.port(name): name, settings.number(name, 1, 55_535) + GRPC_OFFSET: name}
         if self.inner:
@@ -39,17 +42,23 @@ class Service:
         return found
 
 
-SERVICES = (
-    Service("api", "API", "API_PORT", "/healthz", "open"),
-    Service("dashboard", "Dashboard", "DASHBOARD_PORT", "/_stcore/health", "open"),
-    Service("mlflow", "MLflow", "MLFLOW_PORT", "/health", "open"),
-    Service(
-        "s3",
-        "S3",
-        "S3_PORT",
-        "/healthz",
-        "S3_ACCESS_KEY, S3_SECRET_KEY in .env",
-        ("S3_MASTER_PORT", "S3_VOLUME_PORT", "S3_FILER_PORT", "S3_ADMIN_PORT"),
-    ),
-    Service("aws", "AWS stand-in", "AWS_PORT", "/_ministack/health", "any key and secret"),
+_API = Service("api", "API", "API_PORT", "/healthz", "open")
+_DASHBOARD = Service("dashboard", "Dashboard", "DASHBOARD_PORT", "/_stcore/health", "open")
+_MLFLOW = Service("mlflow", "MLflow", "MLFLOW_PORT", "/health", "open")
+_AWS = Service("aws", "AWS stand-in", "AWS_PORT", "/_ministack/health", "any key and secret")
+_S3_KEYS = "S3_ACCESS_KEY, S3_SECRET_KEY in .env"
+_SEAWEEDFS = ("S3_MASTER_PORT", "S3_VOLUME_PORT", "S3_FILER_PORT", "S3_ADMIN_PORT")
+# As processes, and in containers: S3 is another program there, with a console.
+SERVICES = (_API, _DASHBOARD, _MLFLOW, Service("s3", "S3", "S3_PORT", "/healthz", _S3_KEYS, inner=_SEAWEEDFS), _AWS)
+CONTAINERS = (
+    _API,
+    _DASHBOARD,
+    _MLFLOW,
+    Service("s3", "S3", "S3_PORT", "/minio/health/ready", _S3_KEYS, more=("S3_CONSOLE_PORT",)),
+    _AWS,
+)
+ELASTIC = (
+    Service("kibana", "Kibana", "KIBANA_PORT", "/api/status", "lab_reader, READER_PASSWORD in .env"),
+    Service("elasticsearch", "Elasticsearch", "ELASTICSEARCH_PORT", "/", "elastic, ELASTIC_PASSWORD in .env"),
+    Service("apm-server", "APM Server", "APM_PORT", "/", "APM_SECRET_TOKEN in .env"),
 )

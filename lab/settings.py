@@ -1,7 +1,7 @@
 """Every setting of the lab in one table: it reads `.env`, writes it, and prints the help.
 
 A value comes from the environment, else from `.env`, else from the table. Secrets have no default:
-`create_env` draws them.
+`draw_secrets` draws them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("ENGINE", "auto", "auto, embedded (processes) or docker (containers)"),
+    Setting("ENGINE", "auto", "auto, docker (containers) or embedded (processes)"),
+    Setting("LITE", "", "1 leaves Elasticsearch, Kibana, Logstash, Filebeat and the APM Server out"),
     Setting("PARAMS", "params.yaml", "the problem: table, features, candidates, choice"),
     Setting("API_PORT", "8000", "the API that serves the champion"),
     Setting("API_WORKERS", "2", "processes of the API"),
@@ -50,7 +51,13 @@ SETTINGS = (
     Setting("DASHBOARD_PORT", "8501", "the dashboard"),
     Setting("MLFLOW_PORT", "5000", "MLflow: runs, metrics, registry"),
     Setting("S3_PORT", "9000", "S3: datasets, models, ledger"),
+    Setting("S3_CONSOLE_PORT", "9001", "its console, in containers"),
     Setting("AWS_PORT", "4566", "the stand-in AWS"),
+    Setting("KIBANA_PORT", "5601", "Kibana, in containers"),
+    Setting("ELASTICSEARCH_PORT", "9200", "Elasticsearch, in containers"),
+    Setting("APM_PORT", "8200", "the APM Server, in containers"),
+    Setting("LOCUST_PORT", "8089", "Locust's page"),
+    Setting("DASK_PORT", "8786", "the Dask scheduler, in containers"),
     Setting("S3_MASTER_PORT", "9333", "SeaweedFS inside; this port and the same plus 10000"),
     Setting("S3_VOLUME_PORT", "9340", "SeaweedFS inside; this port and the same plus 10000"),
     Setting("S3_FILER_PORT", "8888", "SeaweedFS inside; this port and the same plus 10000"),
@@ -59,6 +66,19 @@ SETTINGS = (
     Setting("S3_ENDPOINT_URL", "", "S3 elsewhere; empty means the lab's own"),
     Setting("S3_ACCESS_KEY", None, "who signs in to S3"),
     Setting("S3_SECRET_KEY", None, "the password for it"),
+    Setting("POSTGRES_PASSWORD", None, "MLflow's password for PostgreSQL"),
+    Setting("ELASTIC_PASSWORD", None, "Elasticsearch: the user elastic, who may do anything"),
+    Setting("READER_PASSWORD", None, "Kibana: lab_reader, who may look at everything of the lab"),
+    Setting("KIBANA_PASSWORD", None, "Elasticsearch: Kibana's own user"),
+    Setting("LOGSTASH_PASSWORD", None, "Elasticsearch: logstash_writer"),
+    Setting("APM_PASSWORD", None, "Elasticsearch: apm_writer"),
+    Setting("APM_SECRET_TOKEN", None, "what the API brings to the APM Server"),
+    Setting("KIBANA_ENCRYPTION_KEY", None, "Kibana's key for what it keeps"),
+    Setting("S3_IMAGE", "pgsty/silo:RELEASE.2026-10-26T00-00-00Z", "S3: the maintained fork of MinIO"),
+    Setting("POSTGRES_IMAGE", "postgres:18.1-trixie", "MLflow's database"),
+    Setting("ELASTIC_VERSION", "9.5.1", "of all of Elastic's images"),
+    Setting("AWS_EMULATOR_IMAGE", "lab/aws", "the stand-in AWS; with a licence also localstack/localstack-pro"),
+    Setting("LOCALSTACK_AUTH_TOKEN", "", "the licence for it", hidden=True),
     Setting("MLFLOW_URL", "", "MLflow elsewhere; empty means the lab's own"),
     Setting("DASK_SCHEDULER_ADDRESS", "", "search on this Dask cluster, e.g. tcp://127.0.0.1:8786"),
     Setting("START_SECONDS", "300", "how long `make up` waits for a service"),
@@ -118,12 +138,17 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     return Settings({s.name: environ.get(s.name) or kept.get(s.name) or s.default or "" for s in SETTINGS})
 
 
-def create_env() -> bool:
-    """Write `.env` with fresh secrets where there is none; say whether it was written."""
-    if ENV_FILE.exists():
-        return False
-    _write({s.name: secrets.token_hex(20) for s in SETTINGS if s.secret})
-    return True
+def draw_secrets() -> bool:
+    """Write fresh secrets to `.env` for those that are not set anywhere; say whether any was missing."""
+    kept = {name: value or "" for name, value in dotenv_values(ENV_FILE).items()} if ENV_FILE.exists() else {}
+    drawn = {
+        s.name: secrets.token_hex(20)
+        for s in SETTINGS
+        if s.secret and not kept.get(s.name) and not os.environ.get(s.name)
+    }
+    if drawn:
+        _write({**kept, **drawn})
+    return bool(drawn)
 
 
 def remember(environ: Mapping[str, str]) -> dict[str, str]:
@@ -154,8 +179,9 @@ def _write(values: Mapping[str, str]) -> None:
 
 
 def example() -> str:
-    """The text of `.env.example`."""
-    lines = ["# Copied to .env only where you want another value; `make up` draws the secrets.", ""]
+    """The text of `.env.example`, which Compose reads before `.env`."""
+    lines = ["# Every setting and its default. What differs goes into .env; `make up` draws the secrets there.", ""]
     for setting in SETTINGS:
-        lines += [f"# {setting.help}", f"# {setting.name}={setting.default or ''}", ""]
+        value = f"# {setting.name}=" if setting.secret else f"{setting.name}={setting.default}"
+        lines += [f"# {setting.help}", value, ""]
     return "\n".join(lines)

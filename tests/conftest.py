@@ -122,7 +122,7 @@ def lab(tmp_path_factory):
             ports[setting.name] = str(free_port(taken))
     names = {setting.name for setting in SETTINGS}
     env = {name: value for name, value in os.environ.items() if name not in names}
-    env |= ports | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "START_SECONDS": "900"}
+    env |= ports | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "START_SECONDS": "900", "ENGINE": "embedded"}
     made = Lab(root, env)
     try:
         done = made.run(sys.executable, "-m", "lab", "up")

@@ -1,8 +1,8 @@
-"""MLflow's tracking server in one process: python services/mlflow/serve.py PORT.
+"""MLflow's tracking server in one process: python services/mlflow/serve.py HOST:PORT.
 
-`mlflow server` imports all of MLflow to make the database and to set the variables that supervisord.conf sets here,
-then starts a child that imports it again: twice the start-up, and 250 MB for nothing. This does the same steps once.
-The stores come before the port, so that who finds it open also finds the tables.
+`mlflow server` imports all of MLflow to make the database and to set the variables that supervisord.conf and
+compose.yaml set here, then starts a child that imports it again: twice the start-up, and 250 MB for nothing. This does
+the same steps once. The stores come before the port, so that who finds it open also finds the tables.
 """
 
 import os
@@ -13,8 +13,9 @@ from mlflow.server import constants
 from mlflow.server.handlers import initialize_backend_stores
 
 if __name__ == "__main__":
+    host, _, port = sys.argv[1].rpartition(":")
     initialize_backend_stores(
         backend_store_uri=os.environ[constants.BACKEND_STORE_URI_ENV_VAR],
         default_artifact_root=os.environ[constants.ARTIFACT_ROOT_ENV_VAR],
     )
-    uvicorn.run("mlflow.server.fastapi_app:app", host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+    uvicorn.run("mlflow.server.fastapi_app:app", host=host, port=int(port), log_level="warning")

@@ -9,8 +9,10 @@ import msgspec
 import pytest
 
 from api import create_app
+from api.bake import bake
 from api.trace import TraceFilter, trace_id
 from lab import events
+from lab.errors import LabError
 
 GOOD = {"a": 1, "b": 0.5}
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -114,6 +116,54 @@ def test_what_another_worker_kept_is_served(settings, tmp_path):
     (tmp_path / "elsewhere").rename(kept)
     follower.poll()
     assert app.test_client().post("/predict", json=GOOD).status_code == 200
+
+
+@pytest.fixture
+def image(settings, package, tmp_path) -> dict[str, str]:
+    """The settings of a released image: nothing is kept, version 3 is baked."""
+    described, onnx = package
+    Path(settings["KEEP_DIR"], "small.msgpack").rename(tmp_path / "kept")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "card.json").write_bytes(msgspec.json.encode(described))
+    (tmp_path / "package" / "model.onnx").write_bytes(onnx)
+    (tmp_path / "package" / "version").write_text("3\n")
+    bake(tmp_path / "package", tmp_path / "baked")
+    return {**settings, "PACKAGE_DIR": str(tmp_path / "baked")}
+
+
+def test_a_released_image_serves_what_it_was_built_with(image):
+    """With the registry away and nothing kept."""
+    answer = create_app(image).test_client().post("/predict", json=GOOD)
+    assert answer.json["model"]["version"] == 3
+
+
+def test_what_was_kept_comes_before_what_was_baked(image, tmp_path):
+    """It was the champion later; when it is not sound, what was baked is served."""
+    kept = Path(image["KEEP_DIR"], "small.msgpack")
+    (tmp_path / "kept").rename(kept)
+    assert create_app(image).test_client().get("/readyz").json["version"] == 7
+    kept.write_bytes(kept.read_bytes()[:100])
+    assert create_app(image).test_client().get("/readyz").json["version"] == 3
+
+
+def test_no_unsound_package_is_baked(image, tmp_path):
+    """An image with it could not start alone; without a package nothing is baked."""
+    model = tmp_path / "package" / "model.onnx"
+    whole = model.read_bytes()
+    for altered in (whole[:-9], None):
+        model.unlink()
+        if altered is not None:
+            model.write_bytes(altered)
+        with pytest.raises(LabError):
+            bake(tmp_path / "package", tmp_path / "other")
+        model.touch()
+    model.write_bytes(whole)
+    (tmp_path / "package" / "version").write_text("latest")
+    with pytest.raises(LabError):
+        bake(tmp_path / "package", tmp_path / "other")
+    (tmp_path / "empty").mkdir()
+    assert bake(tmp_path / "empty", tmp_path / "other") is None
+    assert not list((tmp_path / "other").iterdir())
 
 
 def test_the_key_is_asked_for(settings):

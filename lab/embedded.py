@@ -1,0 +1,222 @@
+"""The embedded engine: the services as processes, which supervisord runs."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import os
+import shutil
+import socket
+import subprocess
+import time
+import xmlrpc.client
+from typing import Any
+
+import msgspec
+import psutil
+from supervisor.xmlrpc import SupervisorTransport
+
+from lab import pipeline, preflight, problem
+from lab.console import Progress
+from lab.engine import BIN, environment
+from lab.errors import LabError
+from lab.services import SERVICES, Service
+from lab.settings import ROOT, STATE, Settings
+
+NAME = "embedded"
+SOCKET = STATE / "run" / "supervisor.sock"
+STARTED_WITH = STATE / "run" / "started-with"
+LOGS = STATE / "log"
+STOP_SECONDS = 60
+ANSWER_SECONDS = 15
+# How often supervisord may start a service before it counts as one that cannot start.
+STARTS = 4
+
+
+def services(_settings: Settings) -> list[Service]:
+    return list(SERVICES)
+
+
+def start(settings: Settings, progress: Progress) -> None:
+    if processes() is not None and outdated(settings):
+        progress.done("stopping the services, for their settings changed")
+        stop(settings)
+    if processes() is None:
+        stop(settings)  # what a killed supervisord may have left behind
+        preflight.check(settings)
+        progress.done("starting the services as processes")
+        _supervise(settings)
+    else:
+        _revive()
+    _wait(settings, progress)
+
+
+def states(settings: Settings) -> dict[str, str]:
+    """supervisord's word for each, and for one that runs whether it answers."""
+    found = {name: str(row["statename"]).lower() for name, row in (processes() or {}).items()}
+    for service in SERVICES:
+        if found.get(service.name) == "running":
+            found[service.name] = "up" if service.healthy(settings) else "up, not answering yet"
+    return {name: said for name, said in found.items() if said != "stopped"}
+
+
+def train(settings: Settings, metric: str) -> None:
+    pipeline.run(settings, metric)
+
+
+def follow(_settings: Settings, names: list[str]) -> None:
+    subprocess.run(["tail", "-n", "0", "-F", *(str(LOGS / f"{name}.log") for name in names)], check=False)
+
+
+def remove(settings: Settings) -> None:
+    stop(settings)
+
+
+def _supervise(settings: Settings) -> None:
+    """Start supervisord, which starts the services."""
+    for folder in ("run", "log", "s3", "mlflow", "aws"):
+        (STATE / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
+    # The API's workers count together in files; those of the last run are no part of this one.
+    shutil.rmtree(STATE / "run" / "metrics", ignore_errors=True)
+    (STATE / "run" / "metrics").mkdir(mode=0o700)
+    SOCKET.unlink(missing_ok=True)
+    STARTED_WITH.write_text(_started_with(settings))
+    command = [str(BIN / "supervisord"), "-c", str(ROOT / "services" / "supervisord.conf")]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(settings), capture_output=True, text=True, timeout=60, check=False
+    )
+    if done.returncode:
+        raise LabError(f"supervisord did not start: {(done.stderr or done.stdout).strip()[-500:]}", "")
+    deadline = time.monotonic() + 30
+    while processes() is None:
+        if time.monotonic() > deadline:
+            raise LabError("supervisord does not answer", f"see {LOGS / 'supervisord.log'}")
+        time.sleep(0.1)
+
+
+def processes() -> dict[str, dict[str, Any]] | None:
+    """What supervisord says of each service, by name; None when it does not run."""
+    try:
+        rows: Any = _supervisor().supervisor.getAllProcessInfo()
+    except (OSError, http.client.HTTPException, xmlrpc.client.Error):
+        return None
+    return {row["name"]: row for row in rows}
+
+
+def _revive() -> None:
+    """Start again the services that supervisord has given up or was told to stop."""
+    for name, row in (processes() or {}).items():
+        if row["statename"] in ("FATAL", "EXITED", "STOPPED"):
+            with contextlib.suppress(OSError, http.client.HTTPException, xmlrpc.client.Error):
+                _supervisor().supervisor.startProcess(name, False)
+
+
+def outdated(settings: Settings) -> bool:
+    if processes() is None:
+        return False
+    try:
+        return STARTED_WITH.read_text() != _started_with(settings)
+    except OSError:
+        return True
+
+
+def _started_with(settings: Settings) -> str:
+    """A hash, for secrets are among the settings."""
+    config = (ROOT / "services" / "supervisord.conf").read_bytes()
+    told = {**settings.values, "PARAMS": problem.load(settings.params).name}
+    return hashlib.sha256(msgspec.json.encode(told, order="deterministic") + config).hexdigest()
+
+
+def stop(_settings: Settings) -> bool:
+    """Stop supervisord and every process of this lab, orphans too."""
+    ran = processes() is not None
+    if ran:
+        with contextlib.suppress(OSError, http.client.HTTPException, xmlrpc.client.Error):
+            _supervisor().supervisor.shutdown()
+    deadline = time.monotonic() + STOP_SECONDS
+    while ran and (left := own_processes()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+        if processes() is None and not _supervised(left):
+            break
+    return _end(own_processes()) or ran
+
+
+def own_processes() -> list[psutil.Process]:
+    """Every process that was started with this lab's folder as LAB_STATE, but this one."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and process.environ().get("LAB_STATE") == str(STATE):
+                found.append(process)
+    return found
+
+
+def log_end(_settings: Settings, name: str, lines: int = 15) -> str:
+    path = LOGS / f"{name}.log"
+    try:
+        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return "(no log yet)"
+
+
+def _wait(settings: Settings, progress: Progress) -> None:
+    """Wait until every service is well; raise LabError with the end of its log for one that cannot start."""
+    left, limit = list(SERVICES), settings.number("START_SECONDS", 1, 3600)
+    pids: dict[str, set[object]] = {service.name: set() for service in SERVICES}
+    while left:
+        for service in list(left):
+            if service.healthy(settings):
+                left.remove(service)
+                progress.done(f"{service.title} is up")
+        if not left:
+            return
+        progress.waiting(", ".join(service.title for service in left))
+        running = processes() or {}
+        for service in left:
+            state = running.get(service.name, {})
+            # supervisord starts what died after a few seconds again and again, and never calls it FATAL.
+            pids[service.name] |= {state.get("pid", 0)} - {0}
+            hopeless = state.get("statename") == "FATAL" or len(pids[service.name]) > STARTS
+            if hopeless or progress.seconds() > limit:
+                raise LabError(
+                    f"{service.title} does not start. Its log ends:\n{log_end(settings, service.name, 40)}",
+                    f"the whole log is {LOGS / service.name}.log; then `make down` and `make up`",
+                )
+        time.sleep(1)
+
+
+def _supervised(left: list[psutil.Process]) -> bool:
+    """Whether supervisord itself is still among them, stopping the others."""
+    with contextlib.suppress(psutil.Error):
+        return any("supervisord" in " ".join(process.cmdline()) for process in left)
+    return True
+
+
+def _end(left: list[psutil.Process]) -> bool:
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    _, stubborn = psutil.wait_procs(left, timeout=25)
+    for process in stubborn:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    return bool(left)
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over supervisord's unix socket, with a limit on every wait."""
+
+    def __init__(self, _url: str = "") -> None:
+        super().__init__("localhost", timeout=ANSWER_SECONDS)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(ANSWER_SECONDS)
+        self.sock.connect(str(SOCKET))
+
+
+def _supervisor() -> Any:
+    transport = SupervisorTransport(None, None, f"unix://{SOCKET}")
+    transport._get_connection = _Connection  # supervisor's own waits for ever
+    return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
