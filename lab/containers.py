@@ -20,6 +20,8 @@ from lab.settings import ROOT, SETTINGS, STATE, Settings
 NAME = "docker"
 LOG = STATE / "log" / "compose.log"
 ASK_SECONDS = 60
+# How long an engine that is well takes to say so.
+WAIT_SECONDS = 15
 # A first build installs a gigabyte, a first pull fetches four.
 BUILD_SECONDS = 3_600
 STOP_SECONDS = 180
@@ -46,7 +48,7 @@ def fault() -> LabError | None:
 
 
 def _said(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
     return "" if done.returncode else done.stdout.strip()
 
 

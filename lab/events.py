@@ -149,7 +149,7 @@ class Writer:
         self._folder.mkdir(parents=True, exist_ok=True)
         name = f"{self._service}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{os.getpid()}{SUFFIX}"
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._file, self._size = os.open(self._folder / name, flags, 0o600), 0
+        self._file, self._size = os.open(self._folder / name, flags, 0o640), 0  # and the umask
 
     def _close(self) -> None:
         if self._file >= 0:

@@ -104,10 +104,8 @@ def commit(root: Path) -> None:
         subprocess.run(["git", *words], cwd=root, check=True, timeout=60)
 
 
-@pytest.fixture(scope="session")
-def lab(tmp_path_factory):
-    """A lab that is up, its champion served. Its cross-validation is smaller than the real one's: 3 folds, once."""
-    root = tmp_path_factory.mktemp("lab")
+def make_lab(root: Path, **env: str) -> Lab:
+    """A lab in `root`, not up yet: this work tree, free ports, a smaller cross-validation (3 folds, once)."""
     copy_work_tree(root)
     params = root / "params.yaml"
     text = params.read_text()
@@ -116,18 +114,22 @@ def lab(tmp_path_factory):
         text = text.replace(old, new, 1)
     params.write_text(text)
     commit(root)
-    ports, taken = {}, set()
-    for setting in SETTINGS:
-        if setting.port:
-            ports[setting.name] = str(free_port(taken))
+    taken: set[int] = set()
+    ports = {setting.name: str(free_port(taken)) for setting in SETTINGS if setting.port}
     names = {setting.name for setting in SETTINGS}
-    env = {name: value for name, value in os.environ.items() if name not in names}
-    env |= ports | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "START_SECONDS": "900", "ENGINE": "embedded"}
-    made = Lab(root, env)
+    inherited = {name: value for name, value in os.environ.items() if name not in names}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return Lab(root, inherited | ports | {"PATH": path, "START_SECONDS": "900"} | env)
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory):
+    """A lab that is up as processes, its champion served."""
+    made = make_lab(tmp_path_factory.mktemp("lab"), ENGINE="embedded")
     try:
         done = made.run(sys.executable, "-m", "lab", "up")
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-        (root / "up.log").write_text(done.stdout)
+        (made.root / "up.log").write_text(done.stdout)
         yield made
     finally:
         made.run(sys.executable, "-m", "lab", "down", seconds=300)

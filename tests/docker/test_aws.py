@@ -101,7 +101,7 @@ def aws() -> Iterator[Aws]:
         yield here
     finally:
         print(docker("logs", "--tail", "40", here.name, check=False))
-        docker("rm", "--force", here.name, *here.tasks(), check=False)
+        docker("rm", "--force", "--volumes", here.name, *here.tasks(), check=False)
         docker("network", "rm", here.name, check=False)
         docker("volume", "rm", here.name, check=False)
         images = docker("images", "--format", "{{.Repository}}:{{.Tag}}").split()

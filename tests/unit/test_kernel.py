@@ -13,6 +13,7 @@ import pytest
 
 from lab import card, errors, pipeline, preflight, problem, settings
 from lab.errors import LabError
+from lab.services import SERVICES
 from lab.settings import ROOT
 from trainer.lineage import CODE
 
@@ -122,7 +123,7 @@ def test_a_port_in_use_names_its_holder(monkeypatch):
         port = holder.getsockname()[1]
         values = settings.load({"API_PORT": str(port), "S3_ACCESS_KEY": "a", "S3_SECRET_KEY": "b"})
         with pytest.raises(LabError, match=rf"port {port} \(API_PORT\) is in use by .*pid") as error:
-            preflight._check_ports(values)
+            preflight.check_ports(values, SERVICES)
         assert "make up API_PORT=" in error.value.remedy
 
 
@@ -175,7 +176,7 @@ def test_a_read_only_folder_says_so(tmp_path, monkeypatch, capsys):
         os.seteuid(65_534)  # root may write anywhere
     try:
         with pytest.raises(SystemExit) as end:
-            errors.run(preflight._check_folder)
+            errors.run(preflight.check_folder)
     finally:
         if root:
             os.seteuid(0)

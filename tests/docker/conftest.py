@@ -1,0 +1,65 @@
+"""The lab in containers, without its Elastic part, on a real engine; what cannot be pulled is replaced by stand-ins."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from lab import containers
+from tests.conftest import Lab, make_lab
+
+PROJECT = f"lab-test-{os.getpid()}"
+STAND_INS = os.pathsep.join(("compose.yaml", "tests/docker/stand-ins.yaml"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if fault := containers.fault():
+        for item in items:
+            if "tests/docker" in str(item.path):
+                item.add_marker(pytest.mark.skip(reason=fault.message))
+
+
+def docker(*words: str, seconds: int = 120) -> str:
+    """What `docker …` prints; it must succeed."""
+    done = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=seconds)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def ours(kind: str) -> set[str]:
+    """The containers, volumes or networks of the tests' project."""
+    more = ["--all"] if kind == "container" else []
+    label = f"label=com.docker.compose.project={PROJECT}"
+    return set(docker(kind, "ls", *more, "--quiet", "--filter", label).split())
+
+
+def inspect(service: str) -> dict:
+    """What the engine knows of a service's container."""
+    labels = [f"label=com.docker.compose.{key}={value}" for key, value in (("project", PROJECT), ("service", service))]
+    ids = docker("ps", "--all", "--quiet", *(word for label in labels for word in ("--filter", label))).split()
+    assert len(ids) == 1, (service, ids)
+    return json.loads(docker("inspect", ids[0]))[0]
+
+
+def in_containers(root, **env: str) -> Lab:
+    return make_lab(
+        root, **{"ENGINE": "docker", "LITE": "1", "COMPOSE_FILE": STAND_INS, "COMPOSE_PROJECT_NAME": PROJECT, **env}
+    )
+
+
+@pytest.fixture(scope="session")
+def boxed(tmp_path_factory) -> Iterator[Lab]:
+    """A lab that is up in containers, its champion served."""
+    made = in_containers(tmp_path_factory.mktemp("boxed"))
+    try:
+        done = made.run(sys.executable, "-m", "lab", "up")
+        (made.root / "up.log").write_text(done.stdout)
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+        yield made
+    finally:
+        made.run(sys.executable, "-m", "lab", "reset", "--yes", seconds=300)

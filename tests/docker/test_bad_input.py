@@ -1,0 +1,72 @@
+"""What goes wrong is said once, with a way out, before anything is half up."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+import pytest
+
+from tests.docker.conftest import in_containers
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A clone whose lab was never up, under the project of the others."""
+    made = in_containers(tmp_path, COMPOSE_PROJECT_NAME="lab-test-bad")
+    yield made
+    made.run("docker", "compose", "down", "--volumes", seconds=120)
+
+
+def refused(clone, **env: str) -> str:
+    done = clone.run(sys.executable, "-m", "lab", "up", seconds=300, **env)
+    assert done.returncode != 0, done.stdout
+    assert done.stderr.startswith("error: "), done.stderr
+    assert "What to do: " in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    left = clone.run("docker", "compose", "ps", "--all", "--quiet", **env)
+    assert left.stdout == "", "nothing is half up"
+    return done.stderr
+
+
+def test_a_port_in_use(clone):
+    """It names the setting and another port."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = refused(clone, DASHBOARD_PORT=str(port))
+    assert f"port {port} (DASHBOARD_PORT) is in use" in said
+    assert "make up DASHBOARD_PORT=" in said
+
+
+def test_an_image_that_cannot_be_pulled(clone):
+    """It names the image and the setting."""
+    said = refused(
+        clone, S3_IMAGE="127.0.0.1:9/no/such:1", COMPOSE_FILE="compose.yaml", POSTGRES_IMAGE="debian:trixie-slim"
+    )
+    assert "127.0.0.1:9/no/such:1" in said
+    assert "S3_IMAGE" in said
+
+
+def test_a_secret_that_is_not_set(clone):
+    """Compose by hand says how to get one."""
+    done = clone.run("docker", "compose", "--env-file", ".env.example", "config", "--quiet")
+    assert done.returncode != 0
+    assert "run make up, which draws it" in done.stderr
+
+
+def test_a_volume_of_another_version(clone):
+    """PostgreSQL reads no other major version's files: it is said before it is tried."""
+    (clone.root / ".lab").mkdir()
+    (clone.root / ".lab" / "images.json").write_text('{"POSTGRES_IMAGE": "postgres:16.2"}')
+    said = refused(clone)
+    for words in ("made with postgres:16.2", "POSTGRES_IMAGE=postgres:16.2", "make reset"):
+        assert words in said
+
+
+def test_the_other_engines_state(clone):
+    """A lab goes on with the engine that has its models, or is reset."""
+    (clone.root / ".lab").mkdir()
+    (clone.root / ".lab" / "engine").write_text("embedded")
+    assert "make up ENGINE=embedded" in refused(clone)

@@ -1,0 +1,151 @@
+"""The lab in containers does what the one of processes does."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import msgspec
+import pytest
+import yaml
+
+from lab.services import CONTAINERS
+from tests.docker.conftest import PROJECT, docker, inspect, ours
+from tests.lab.conftest import BENIGN, Load, eventually
+
+NAMES = sorted(service.name for service in CONTAINERS)
+
+
+def recorded(lab) -> set[str]:
+    """The ids of all events in the volume that the API writes to."""
+    done = lab.run("docker", "compose", "exec", "-T", "api", "sh", "-c", "cat /data/events/*.ndjson")
+    assert done.returncode == 0, done.stderr
+    return {msgspec.json.decode(line)["event.id"] for line in done.stdout.splitlines()}
+
+
+def well(lab) -> bool:
+    return lab.run(sys.executable, "-m", "lab", "status").returncode == 0
+
+
+def test_compose_finds_nothing_to_say(boxed):
+    """`docker compose config` is clean, also by hand, with .env.example and .env."""
+    files = ["--env-file", ".env.example", "--env-file", ".env", "--profile", "*"]
+    done = boxed.run("docker", "compose", *files, "config", "--quiet", MODEL_NAME="x")
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_the_first_pipeline_ran_in_the_trainers_container(boxed):
+    """Its champion is served, at the same addresses as ever; the clone's files are its owner's."""
+    said = (boxed.root / "up.log").read_text()
+    assert "champion: breast-cancer-wisconsin version 1" in said
+    assert re.search(r"API +http://127\.0\.0\.1:\d+ +up, version 1 ", said)
+    result = boxed.root / "models" / "candidates" / "logistic-regression" / "result.json"
+    assert result.stat().st_uid == os.getuid()
+    status, answer = boxed.api("POST", "/predict", BENIGN)
+    assert (status, answer["label"], answer["model"]["version"]) == (200, "benign", 1)
+    assert "\n" not in docker("ps", "--all", "--quiet", "--filter", f"name={PROJECT}-trainer"), "it is gone"
+
+
+def test_every_container_is_confined(boxed):
+    """As compose.yaml says, seen from the engine."""
+    for name in NAMES:
+        found = inspect(name)
+        host = found["HostConfig"]
+        assert (host["ReadonlyRootfs"], host["CapDrop"]) == (True, ["ALL"]), name
+        assert host["SecurityOpt"] == ["no-new-privileges:true"], name
+        assert found["Config"]["User"] not in ("", "0", "root"), name
+        for bindings in host["PortBindings"].values():
+            assert {binding["HostIp"] for binding in bindings} == {"127.0.0.1"}, name
+    assert not inspect("postgres")["HostConfig"]["PortBindings"]
+    assert set(inspect("postgres")["NetworkSettings"]["Networks"]) == {f"{PROJECT}_stores"}
+    assert docker("network", "inspect", "--format", "{{.Internal}}", f"{PROJECT}_stores") == "true"
+
+
+def test_what_is_answered_is_on_record(boxed):
+    """In files that Filebeat's group may read and nobody else."""
+    status, answer = boxed.api("POST", "/predict", BENIGN)
+    assert status == 200
+    assert answer["id"] in recorded(boxed)
+    modes = boxed.run("docker", "compose", "exec", "-T", "api", "sh", "-c", "stat -c '%a %u:%g' /data/events/*.ndjson")
+    assert set(modes.stdout.splitlines()) == {"640 10001:0"}
+
+
+@pytest.mark.parametrize("name", [*NAMES, "postgres"])
+def test_what_is_killed_comes_back(boxed, name):
+    """Its first process is killed, not through Docker, which would leave it stopped; predictions go on."""
+    before = inspect(name)["State"]
+    with Load(int(boxed.env["API_PORT"]), clients=1) as load:
+        try:
+            os.kill(before["Pid"], signal.SIGKILL)
+        except (PermissionError, ProcessLookupError) as error:
+            pytest.skip(f"a container's process cannot be killed from here: {error}")
+        assert eventually(lambda: inspect(name)["State"]["StartedAt"] != before["StartedAt"], 60)
+        assert eventually(lambda: well(boxed), 120)
+    assert load.answers
+    assert name == "api" or load.failures == []
+
+
+def test_a_second_training_is_followed(boxed):
+    """`make train` with another metric: the same candidates, decided anew, nothing registered twice."""
+    done = boxed.run(sys.executable, "-m", "lab", "train", "--metric", "recall")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert "recall" in done.stdout
+    assert eventually(lambda: boxed.api("GET", "/readyz")[0] == 200)
+
+
+def test_down_and_up_keep_everything(boxed):
+    """Models, events, data: nothing is trained again, nothing is lost."""
+    _, answer = boxed.api("POST", "/predict", BENIGN)
+    version = answer["model"]["version"]
+    assert boxed.run(sys.executable, "-m", "lab", "down").returncode == 0
+    assert ours("container") == ours("network") == set()
+    done = boxed.run(sys.executable, "-m", "lab", "up")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert "running the first pipeline" not in done.stdout
+    assert boxed.api("GET", "/readyz")[1]["version"] == version
+    assert answer["id"] in recorded(boxed)
+    pulled = boxed.run("dvc", "pull", "--force")
+    assert pulled.returncode == 0, pulled.stderr
+
+
+def test_logs_and_changed_settings(boxed):
+    """`make logs` shows a service's own; a changed setting makes anew what it concerns, and only that."""
+    assert "0.0.0.0:8000" in boxed.run(sys.executable, "-m", "lab", "logs", "api").stdout
+    before = {name: inspect(name)["Id"] for name in NAMES}
+    done = boxed.run(sys.executable, "-m", "lab", "up", API_WORKERS="1")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    changed = {name for name in NAMES if inspect(name)["Id"] != before[name]}
+    assert changed == {"api"}
+
+
+def test_the_linters_pass(boxed):
+    """Hadolint on every Dockerfile, when it is there."""
+    files = [str(path) for path in boxed.root.rglob("*Dockerfile")]
+    assert len(files) >= 7
+    try:
+        done = subprocess.run(["hadolint", *files], capture_output=True, text=True, timeout=120)
+    except FileNotFoundError:
+        pytest.skip("hadolint is not installed")
+    assert done.returncode == 0, done.stdout
+
+
+def test_zz_reset_leaves_nothing(boxed):
+    """No container, network or volume, and no image but those that were built."""
+    assert ours("volume")
+    done = boxed.run(sys.executable, "-m", "lab", "reset", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert ours("container") == ours("network") == ours("volume") == set()
+    assert not (boxed.root / ".lab").exists()
+
+
+def test_the_stand_ins_replace_what_is_pulled_and_nothing_else():
+    """What compose.yaml pulls outside of the Elastic part."""
+    from lab.settings import ROOT
+
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    stand_ins = yaml.safe_load((ROOT / "tests/docker/stand-ins.yaml").read_text().replace("!override", ""))["services"]
+    pulled = {n for n, s in services.items() if "build" not in s and "elastic" not in s.get("profiles", [])}
+    assert stand_ins.keys() == pulled

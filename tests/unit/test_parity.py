@@ -1,0 +1,124 @@
+"""services/supervisord.conf and compose.yaml are the same lab: services, ports, environment, commands."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shlex
+from typing import Any
+
+import pytest
+import yaml
+
+from lab.services import CONTAINERS, ELASTIC, SERVICES
+from lab.settings import ROOT, SETTINGS
+
+# What only containers have, and why.
+MORE = {
+    "postgres": "MLflow's store; the processes use SQLite",
+    "bucket": "`make up` makes the bucket of the processes' S3",
+    "trainer": "the processes' trainer is this environment",
+    "dask-scheduler": "a profile",
+    "dask-worker": "a profile",
+    "locust": "a profile",
+}
+# Names that one engine alone needs, by service.
+ONLY_PROCESSES = {
+    "s3": {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "GOMEMLIMIT"},
+    "aws": {"MINISTACK_HOST", "TMPDIR"},
+}
+ONLY_CONTAINERS = {
+    "s3": {"MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"},
+    # The processes inherit every setting from `lab up`, which is how these reach them.
+    "api": {"API_KEY", "API_WORKERS", "ELASTIC_APM_SERVER_URL", "ELASTIC_APM_SECRET_TOKEN", "PACKAGE_DIR"},
+    "dashboard": {"API_KEY"},
+    "aws": {"DOCKER_NETWORK", "LOCALSTACK_AUTH_TOKEN"},
+}
+IMAGE_ONLY = {"PATH", "HOME", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH"}
+
+
+def compose() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+
+
+def programs() -> dict[str, Any]:
+    config = configparser.RawConfigParser(inline_comment_prefixes=None)
+    config.read(ROOT / "services" / "supervisord.conf")
+    return {name.partition(":")[2]: config[name] for name in config.sections() if name.startswith("program:")}
+
+
+def process_environment(program: Any) -> dict[str, str]:
+    return dict(re.findall(r'(\w+)="([^"]*)"', program.get("environment", "")))
+
+
+def container_environment(service: dict[str, Any]) -> dict[str, str]:
+    """What the image sets and what compose.yaml sets over it."""
+    dockerfile = service.get("build", {}).get("dockerfile")
+    text = (ROOT / dockerfile).read_text().replace("\\\n", " ") if dockerfile else ""
+    last = text.rpartition("\nFROM ")[2]
+    words = [word for line in re.findall(r"^ENV (.*)$", last, re.M) for word in shlex.split(line)]
+    return {**dict(word.split("=", 1) for word in words), **service.get("environment", {})}
+
+
+def test_the_same_services():
+    """Each process is a container, and what is more is said to be."""
+    elastic = {name for name, service in compose().items() if "elastic" in service.get("profiles", [])}
+    assert programs().keys() == {service.name for service in SERVICES}
+    assert compose().keys() - elastic - MORE.keys() == programs().keys()
+    assert {service.name for service in ELASTIC} <= elastic
+
+
+def test_the_same_ports():
+    """At 127.0.0.1 only, each by its setting; what the table of services says is published, and nothing else."""
+    published = {}
+    for name, service in compose().items():
+        for port in service.get("ports", []):
+            host, setting, _ = re.fullmatch(r"([\d.]+):\$\{(\w+)\}:(\d+)", port).groups()
+            assert host == "127.0.0.1", name
+            published.setdefault(name, set()).add(setting)
+    wanted = {service.name: {service.port, *service.more} for service in (*CONTAINERS, *ELASTIC)}
+    profiles = {"dask-scheduler": {"DASK_PORT"}, "locust": {"LOCUST_PORT"}}
+    assert published == wanted | {name: ports for name, ports in profiles.items() if name in compose()}
+    assert {port for ports in published.values() for port in ports} <= {setting.name for setting in SETTINGS}
+
+
+@pytest.mark.parametrize("name", sorted(programs()))
+def test_the_same_environment(name):
+    """The same names; and the same values, but for addresses, paths and secrets."""
+    there, here = container_environment(compose()[name]), process_environment(programs()[name])
+    only = ONLY_CONTAINERS.get(name, set())
+    assert there.keys() - IMAGE_ONLY - only == here.keys() - IMAGE_ONLY - ONLY_PROCESSES.get(name, set())
+    for key in there.keys() & here.keys() - IMAGE_ONLY:
+        given = [str(there[key]), here[key]]
+        if not any(re.search(r"[$%/]|127\.0\.0\.1|0\.0\.0\.0|^\d+$", value) for value in given):
+            assert given[0] == given[1], key
+
+
+@pytest.mark.parametrize("name", ["api", "dashboard", "mlflow"])
+def test_the_same_command(name):
+    """But for the address, the port and who starts it."""
+    service, program = compose()[name], programs()[name]
+    text = (ROOT / service["build"]["dockerfile"]).read_text()
+    words = re.findall(r'"((?:[^"\\]|\\.)*)"', re.findall(r"^CMD (\[.*\])$", text, re.M)[-1])
+    there = shlex.split(words[-1].partition("exec ")[2]) if words[0] == "sh" else words
+    here = [word.rpartition("/")[2] for word in shlex.split(program["command"])]
+
+    def same(word: str) -> str:
+        word = re.sub(r"%\(ENV_(\w+)\)s", r"$\1", word).rpartition("/")[2]
+        return re.sub(r"(127\.0\.0\.1|0\.0\.0\.0)?:?(\$\w+_PORT|\d{4}\b)?$", "", word) or "address"
+
+    assert [same(word) for word in there] == [same(word) for word in here]
+
+
+def test_every_container_is_confined():
+    """What the house rules ask of all of them."""
+    for name, service in compose().items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["mem_limit"], name
+        assert service["restart"] in ("unless-stopped", "no", "on-failure:3"), name
+        once = service["restart"] != "unless-stopped"
+        assert once or "healthcheck" in service, name
+        for key, value in service.get("environment", {}).items():
+            if re.search("PASSWORD|SECRET|_KEY$|TOKEN", key) and value:
+                assert "${" in str(value), f"{name}: {key} has a value of its own"
