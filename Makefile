@@ -27,7 +27,7 @@ DEV := $(VENV)/.dev-$(call sum,dev)-$(call sum,lab)
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
-up: $(LAB) ## start everything; the first time, train and serve a champion
+up: $(LAB) ## start everything; the first time, train and serve a champion [LITE=1 ENGINE=embedded]
 	@$(PY) -m lab up
 
 down: $(SOME) ## stop everything, keep the state
@@ -46,7 +46,7 @@ train: $(LAB) ## run the pipeline and choose the champion [METRIC=recall]
 	@$(PY) -m lab train $(if $(METRIC),--metric $(METRIC))
 
 reproduce: $(LAB) ## rebuild a registered version and compare [VERSION=1]
-	@$(PY) -m trainer reproduce --version $(or $(VERSION),$(error say which version: make reproduce VERSION=1))
+	@$(PY) -m lab reproduce --version $(or $(VERSION),$(error say which version: make reproduce VERSION=1))
 
 env: $(LAB) ## make the environment only
 dev: $(DEV) ## make the environment with the tools for tests
@@ -76,10 +76,10 @@ format: $(DEV) ## put the code into shape
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
 
-# In this order: api.txt and dev.txt take their versions from lab.txt.
+# In this order: what the images install, and dev.txt, take their versions from lab.txt.
 lock: $(LAB) ## compile the lock files anew
-	@cd requirements && for name in uv lab api dev; do \
-	  test $$name = api && within="--constraint lab.txt" || within=; \
+	@cd requirements && for name in uv lab api mlflow dashboard trainer aws locust dev; do \
+	  case $$name in uv|lab|dev) within=;; *) within="--constraint lab.txt";; esac; \
 	  $(abspath $(VENV))/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
 	    --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $$within $$name.in -o $$name.txt; done
 	@# BentoML and MLflow pin different versions of OpenTelemetry, so that bench.txt takes all others from lab.txt.

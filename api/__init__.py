@@ -30,8 +30,8 @@ def create_app(test_config: Mapping[str, str] | None = None) -> Flask:
     """Make the app from the environment, or from `test_config`.
 
     MLFLOW_TRACKING_URI and MODEL_NAME: whose champion; EVENTS_DIR: where events go; KEEP_DIR: where the last good
-    model is kept; METRICS_DIR: what the workers count together; FOLLOW_SECONDS: how often to look at the alias;
-    API_KEY: asked for when set.
+    model is kept; PACKAGE_DIR: where the image holds the model it was built with, if any; METRICS_DIR: what the workers
+    count together; FOLLOW_SECONDS: how often to look at the alias; API_KEY: asked for when set.
     """
     config = os.environ if test_config is None else test_config
     app = Api(__name__, static_folder=None)
@@ -39,7 +39,8 @@ def create_app(test_config: Mapping[str, str] | None = None) -> Flask:
     events = Writer(Path(config["EVENTS_DIR"]), "api")
     registry = Registry(config["MLFLOW_TRACKING_URI"], config["MODEL_NAME"])
     metrics = Metrics(Path(config["METRICS_DIR"]))
-    follower = Follower(registry, Path(config["KEEP_DIR"]), events, metrics)
+    baked = Path(config["PACKAGE_DIR"]) if config.get("PACKAGE_DIR") else None
+    follower = Follower(registry, Path(config["KEEP_DIR"]), baked, events, metrics)
     app.extensions |= {"follower": follower, "events": events}
     Routes(follower, events, metrics, keyed=bool(config.get("API_KEY"))).register(app)
     replies.register(app)

@@ -33,6 +33,11 @@ class Kept(msgspec.Struct, frozen=True):
     model: bytes
 
 
+def kept_name(model: str) -> str:
+    """The file that a registered model is kept in, wherever it is kept."""
+    return f"{model}.msgpack"
+
+
 @dataclass(frozen=True)
 class Refused:
     version: int
@@ -42,17 +47,20 @@ class Refused:
 class Follower:
     """Holds the model that is served and replaces it when the alias moves to a version that is sound.
 
-    `model` is one attribute, read once a request: a request meets one model from its start to its end.
+    `model` is one attribute, read once a request: a request meets one model from its start to its end. While the
+    registry is away it is the one that was kept in `keep`, else the one that came with the image, in `baked`.
     """
 
-    def __init__(self, registry: Registry, keep: Path, events: Writer, metrics: Metrics) -> None:
+    def __init__(self, registry: Registry, keep: Path, baked: Path | None, events: Writer, metrics: Metrics) -> None:
         self.registry = registry
         self.model: Model | None = None
         self.refused: Refused | None = None
         self.fault = "the registry was not asked yet"
-        self._keep = keep / f"{registry.model}.msgpack"
+        self._keep = keep / kept_name(registry.model)
+        self._sources = [self._keep, *([baked / self._keep.name] if baked else [])]
         self._events, self._metrics = events, metrics
-        self._again, self._unusable = 0.0, ""
+        self._again = 0.0
+        self._unusable: dict[Path, str] = {}
 
     def start(self, seconds: float) -> None:
         """Serve what was kept, and follow the alias from now on, looking every `seconds`."""
@@ -127,15 +135,18 @@ class Follower:
             log.warning("version %d is served but not kept for a restart: %s", kept.version, from_os_error(error))
 
     def _restore(self) -> None:
-        try:
-            kept = msgspec.msgpack.decode(self._keep.read_bytes(), type=Kept)
-            self._serve(load(kept.version, kept.card, kept.model))
-        except FileNotFoundError:
-            pass
-        except (OSError, msgspec.DecodeError, LabError) as error:
-            if str(error) != self._unusable:
-                log.warning("the kept model %s is not used: %s", self._keep, error)
-            self._unusable = str(error)
+        for path in self._sources:
+            try:
+                kept = msgspec.msgpack.decode(path.read_bytes(), type=Kept)
+                self._serve(load(kept.version, kept.card, kept.model))
+            except FileNotFoundError:
+                continue
+            except (OSError, msgspec.DecodeError, LabError) as error:
+                if str(error) != self._unusable.get(path):
+                    log.warning("the kept model %s is not used: %s", path, error)
+                self._unusable[path] = str(error)
+            else:
+                return
 
     def _blame(self, fault: str) -> None:
         if fault != self.fault:

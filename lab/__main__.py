@@ -1,4 +1,4 @@
-"""`python -m lab up|down|status|logs|reset|train|settings`; the Makefile calls it.
+"""`python -m lab up|down|status|logs|reset|train|reproduce|settings`; the Makefile calls it.
 
 `pipeline` and `seed` are what `train` and `up` need inside a container.
 """
@@ -30,6 +30,8 @@ def main(words: list[str] | None = None) -> int:
         up.reset(arguments.yes)
     elif arguments.command == "train":
         up.train(arguments.metric)
+    elif arguments.command == "reproduce":
+        return up.reproduce(arguments.version)
     elif arguments.command == "seed":
         s3.ensure_bucket(settings.load())
     else:
@@ -54,6 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     ):
         train = commands.add_parser(name, help=text)
         train.add_argument("--metric", default="", choices=["", *METRICS], help="instead of choice.metric")
+    reproduce = commands.add_parser("reproduce", help="rebuild a registered version and compare")
+    reproduce.add_argument("--version", type=int, required=True)
     commands.add_parser("seed", help="make the bucket if it is missing")
     commands.add_parser("settings", help="every setting, as .env.example")
     return parser

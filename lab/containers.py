@@ -13,6 +13,7 @@ import msgspec
 
 from lab import container_preflight, problem
 from lab.console import Progress
+from lab.engine import REPRODUCE
 from lab.errors import LabError
 from lab.services import CONTAINERS, ELASTIC, Service
 from lab.settings import ROOT, SETTINGS, STATE, Settings
@@ -96,16 +97,18 @@ def outdated(settings: Settings) -> bool:
 
 
 def train(settings: Settings, metric: str) -> None:
-    """In the trainer's container, on this clone's files and as their owner."""
-    words = ["run", "--rm", "--no-deps", "-T", "trainer", "python", "-m", "lab", "pipeline"]
-    done = subprocess.run(
-        ["docker", "compose", *words, *(["--metric", metric] if metric else [])],
-        cwd=ROOT,
-        env=_environment(settings),
-        check=False,
-    )
-    if done.returncode:
+    if _trainer(settings, ["-m", "lab", "pipeline", *(["--metric", metric] if metric else [])]):
         raise LabError("the pipeline failed; the reason stands above", "mend it, then run `make train`")
+
+
+def reproduce(settings: Settings, version: int) -> int:
+    return _trainer(settings, [*REPRODUCE, str(version)])
+
+
+def _trainer(settings: Settings, words: list[str]) -> int:
+    """Run `python …` in the trainer's container, on this clone's files and as their owner; give its exit status."""
+    command = ["docker", "compose", "run", "--rm", "--no-deps", "-T", "trainer", "python", *words]
+    return subprocess.run(command, cwd=ROOT, env=_environment(settings), check=False).returncode
 
 
 def log_end(settings: Settings, name: str, lines: int = 15) -> str:
@@ -239,10 +242,8 @@ def _unwell(settings: Settings) -> LabError | None:
 
 def _end_tasks() -> None:
     """End the tasks that the stand-in AWS started: they are on the lab's network, and Compose does not know them."""
-    label = os.environ.get("COMPOSE_PROJECT_NAME", "mlops-lab")
-    if ids := _said(
-        "docker", "ps", "--all", "--quiet", "--filter", f"network={label}_lab", "--filter", "label=ministack"
-    ):
+    label = f"label=ministack.instance={os.environ.get('COMPOSE_PROJECT_NAME', 'mlops-lab')}-aws:4566"
+    if ids := _said("docker", "ps", "--all", "--quiet", "--filter", label):
         subprocess.run(["docker", "rm", "--force", *ids.split()], capture_output=True, timeout=60, check=False)
 
 

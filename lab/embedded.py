@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import xmlrpc.client
 from typing import Any
@@ -19,7 +20,7 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from lab import pipeline, preflight, problem
 from lab.console import Progress
-from lab.engine import BIN, environment
+from lab.engine import BIN, REPRODUCE, environment
 from lab.errors import LabError
 from lab.services import SERVICES, Service
 from lab.settings import ROOT, STATE, Settings
@@ -63,6 +64,10 @@ def states(settings: Settings) -> dict[str, str]:
 
 def train(settings: Settings, metric: str) -> None:
     pipeline.run(settings, metric)
+
+
+def reproduce(_settings: Settings, version: int) -> int:
+    return subprocess.run([sys.executable, *REPRODUCE, str(version)], cwd=ROOT, check=False).returncode
 
 
 def follow(_settings: Settings, names: list[str]) -> None:

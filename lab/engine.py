@@ -15,6 +15,7 @@ from lab.settings import ROOT, SETTINGS, STATE, Settings
 
 BIN = Path(sysconfig.get_path("scripts"))
 MADE_BY = STATE / "engine"
+REPRODUCE = ["-m", "trainer", "reproduce", "--version"]
 
 
 class Engine(Protocol):
@@ -40,6 +41,9 @@ class Engine(Protocol):
 
     def train(self, settings: Settings, metric: str) -> None:
         """Run the pipeline where this engine runs it."""
+
+    def reproduce(self, settings: Settings, version: int) -> int:
+        """Rebuild a registered version where this engine trains, compare, and give 0 when it is the same."""
 
     def log_end(self, settings: Settings, name: str, lines: int = 15) -> str:
         """The last lines of a service's own log."""
@@ -100,6 +104,8 @@ def environment(settings: Settings) -> dict[str, str]:
         **{s.name: settings.values[s.name] for s in SETTINGS},
         "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
         "PYTHONUNBUFFERED": "1",
+        # ONNX Runtime would report to its makers.
+        "ORT_DISABLE_TELEMETRY": "1",
         "LAB_STATE": str(STATE),
         "LAB_BIN": str(BIN),
         "LAB_ROOT": str(ROOT),

@@ -77,7 +77,7 @@ SETTINGS = (
     Setting("S3_IMAGE", "pgsty/silo:RELEASE.2026-10-26T00-00-00Z", "S3: the maintained fork of MinIO"),
     Setting("POSTGRES_IMAGE", "postgres:18.1-trixie", "MLflow's database"),
     Setting("ELASTIC_VERSION", "9.5.1", "of all of Elastic's images"),
-    Setting("AWS_EMULATOR_IMAGE", "lab/aws", "the stand-in AWS; with a licence also localstack/localstack-pro"),
+    Setting("AWS_EMULATOR_IMAGE", "", "LocalStack's image in place of MiniStack; localstack/README.md says how"),
     Setting("LOCALSTACK_AUTH_TOKEN", "", "the licence for it", hidden=True),
     Setting("MLFLOW_URL", "", "MLflow elsewhere; empty means the lab's own"),
     Setting("DASK_SCHEDULER_ADDRESS", "", "search on this Dask cluster, e.g. tcp://127.0.0.1:8786"),

@@ -69,6 +69,12 @@ def train(metric: str) -> None:
         print("note: the services were started with other settings; `make up` restarts them with these")
 
 
+def reproduce(version: int) -> int:
+    """Rebuild a registered version and compare; 0 when it is the same."""
+    values = settings.load()
+    return engines.choose(values).reproduce(values, version)
+
+
 def logs(name: str, follow: bool) -> None:
     """Print the end of the services' logs; with `follow`, go on until interrupted."""
     values = settings.load()

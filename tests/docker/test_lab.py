@@ -10,6 +10,7 @@ import sys
 
 import msgspec
 import pytest
+import urllib3
 import yaml
 
 from lab.services import CONTAINERS
@@ -94,6 +95,49 @@ def test_a_second_training_is_followed(boxed):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert "recall" in done.stdout
     assert eventually(lambda: boxed.api("GET", "/readyz")[0] == 200)
+
+
+def test_a_version_is_reproduced_where_it_was_trained(boxed):
+    """`make reproduce` in the trainer's container, from the commit."""
+    done = boxed.run(sys.executable, "-m", "lab", "reproduce", "--version", "1")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert [line.split()[1] for line in done.stdout.splitlines() if not line.startswith("note")] == ["same"] * 4
+
+
+def test_locust_and_dask_on_their_profiles(boxed):
+    """Locust's page loads the API; the trainer's search runs on the cluster."""
+    profiles = {"COMPOSE_PROFILES": "locust,dask"}
+    try:
+        done = boxed.run(sys.executable, "-m", "lab", "up", **profiles)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+        page = boxed.url("LOCUST_PORT")
+        assert urllib3.request("POST", f"{page}/swarm", fields={"user_count": "2", "spawn_rate": "2"}).status == 200
+        assert eventually(lambda: _stats(page)["num_requests"] > 200)
+        assert _stats(page)["num_failures"] == 0
+        scheduler = "DASK_SCHEDULER_ADDRESS=tcp://dask-scheduler:8786"
+        trainer = ["docker", "compose", "run", "--rm", "--no-deps", "-T", "-e", scheduler, "trainer"]
+        env = {**profiles, **dict(line.split("=", 1) for line in _settings(boxed))}
+        done = boxed.run(*trainer, "python", "-m", "trainer", "train", "--params", "params.yaml", **env)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert "logistic-regression: trained" in done.stdout
+        assert inspect("dask-worker")["State"]["Health"]["Status"] == "healthy"
+    finally:
+        boxed.run("docker", "compose", "--profile", "locust", "--profile", "dask", "rm", "--force", "--stop", *PROFILES)
+
+
+PROFILES = ("locust", "dask-worker", "dask-scheduler")
+
+
+def _stats(page: str) -> dict:
+    found = msgspec.json.decode(urllib3.request("GET", f"{page}/stats/requests").data)["stats"]
+    return next(each for each in found if each["name"] == "Aggregated")
+
+
+def _settings(lab) -> list[str]:
+    """What Compose by hand needs besides .env."""
+    lines = (lab.root / ".env.example").read_text().splitlines()
+    known = [line for line in lines if re.match(r"[A-Z_0-9]+=", line) and line.partition("=")[0] not in lab.env]
+    return [*known, "MODEL_NAME=breast-cancer-wisconsin", f"LAB_UID={os.getuid()}", f"LAB_GID={os.getgid()}"]
 
 
 def test_down_and_up_keep_everything(boxed):

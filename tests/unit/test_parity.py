@@ -25,16 +25,16 @@ MORE = {
 # Names that one engine alone needs, by service.
 ONLY_PROCESSES = {
     "s3": {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "GOMEMLIMIT"},
-    "aws": {"MINISTACK_HOST", "TMPDIR"},
+    "aws": {"TMPDIR"},
 }
 ONLY_CONTAINERS = {
     "s3": {"MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"},
     # The processes inherit every setting from `lab up`, which is how these reach them.
     "api": {"API_KEY", "API_WORKERS", "ELASTIC_APM_SERVER_URL", "ELASTIC_APM_SECRET_TOKEN", "PACKAGE_DIR"},
     "dashboard": {"API_KEY"},
-    "aws": {"DOCKER_NETWORK", "LOCALSTACK_AUTH_TOKEN"},
+    "aws": {"MINISTACK_HOSTNAME"},
 }
-IMAGE_ONLY = {"PATH", "HOME", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH"}
+IMAGE_ONLY = {"ORT_DISABLE_TELEMETRY", "PATH", "HOME", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH"}
 
 
 def compose() -> dict[str, Any]:
