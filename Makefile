@@ -22,7 +22,7 @@ BENCH := $(VENV_BENCH)/.bench-$(call sum,bench)
 DEV := $(VENV)/.dev-$(call sum,dev)-$(call sum,lab)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset train reproduce env dev test bench bench-serving load load-ui check format lock
+.PHONY: help up down status logs reset train reproduce env dev test bench bench-serving load load-ui elk-smoke check format lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -65,6 +65,9 @@ load-ui: $(LAB) ## the same by hand, on Locust's own page [LOCUST_PORT=8089]
 
 bench-serving: $(LAB) $(BENCH) ## this API and other servers side by side; writes docs/serving.md [ROUNDS=3]
 	@$(PY) -m loadtests.bench --rounds $(or $(ROUNDS),3) --other $(VENV_BENCH)
+
+elk-smoke: $(LAB) ## find a prediction, its trace and the dashboards in Elasticsearch and Kibana (not with LITE=1)
+	@$(PY) services/elasticsearch/smoke.py
 
 check: $(DEV) ## format, lint, types, who may import whom
 	@$(VENV)/bin/ruff format --check .

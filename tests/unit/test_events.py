@@ -37,7 +37,7 @@ def test_threads_write_whole_lines_over_several_files(tmp_path):
         thread.join()
     assert ids(tmp_path) == {str(number) for number in range(2000)}
     assert len(list(tmp_path.iterdir())) > 10
-    assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.iterdir())
+    assert all(path.stat().st_mode & 0o037 == 0 for path in tmp_path.iterdir()), "others see nothing"
 
 
 def test_a_cut_last_line_was_never_acknowledged(tmp_path):

@@ -122,3 +122,20 @@ def test_every_container_is_confined():
         for key, value in service.get("environment", {}).items():
             if re.search("PASSWORD|SECRET|_KEY$|TOKEN", key) and value:
                 assert "${" in str(value), f"{name}: {key} has a value of its own"
+
+
+@pytest.mark.parametrize("name", [name for name in compose() if "elastic" in compose()[name].get("profiles", [])])
+def test_what_a_configuration_asks_for_is_given(name):
+    """Every file that is mounted exists; every variable in it is set; every host in it is a service there."""
+    service = compose()[name]
+    for volume in service.get("volumes", []):
+        source = volume.partition(":")[0]
+        if not source.startswith("./services/"):
+            continue
+        path = ROOT / source
+        assert path.exists(), source
+        for file in [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]:
+            text = re.sub(r"^\s*#.*$", "", file.read_text(), flags=re.M)
+            assert set(re.findall(r"\$\{(\w+)\}", text)) <= service.get("environment", {}).keys(), file
+            for host in re.findall(r"(?:http://|\[\")([a-z][a-z-]+):\d{4}", text):
+                assert host in compose() or host == "localhost", (file, host)

@@ -1,0 +1,210 @@
+"""Sets Elasticsearch and Kibana up for the lab; run it again whenever you like.
+
+    python setup.py elasticsearch    # passwords, roles, users, lifecycle, templates, data streams
+    python setup.py kibana           # data views and dashboards
+
+Everything it puts there stands in the JSON files beside it and in ../kibana/objects. To change a dashboard, change it
+in Kibana, export it with its references over the file, and commit. A changed mapping holds from a data stream's next
+backing index on. Addresses, passwords and SETUP_SECONDS, the limit on all waiting, come from the environment. It uses
+the standard library only.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+OBJECTS = HERE.parent / "kibana" / "objects"
+ANSWER_SECONDS = 30.0
+PAUSE_SECONDS = 2.0
+# While its security index comes up after a start, Elasticsearch refuses the right password too.
+REFUSED_SECONDS = 30.0
+# It is not up, it is busy, or what stands before it says so.
+NOT_NOW = (0, 429, 502, 503, 504)
+
+
+class SetupError(Exception):
+    """What went wrong and what to do about it, for the person who started this."""
+
+
+class Server:
+    """An HTTP server that `user` signs in to; nothing waits longer than until `deadline` (time.monotonic)."""
+
+    def __init__(self, name: str, url: str, user: str, password: str, deadline: float) -> None:
+        self.name, self.url, self.user, self.deadline = name, url.rstrip("/"), user, deadline
+        # A proxy of the environment is not for the lab's own network.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._sign_in = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+    def ask(self, method: str, path: str, body: bytes | None = None, kind: str = "application/json") -> tuple[int, Any]:
+        """Give the status and the JSON value of the answer, or its text; status 0 when there is no answer."""
+        headers = {"Authorization": self._sign_in, "Content-Type": kind, "kbn-xsrf": "lab"}
+        request = urllib.request.Request(self.url + path, body, headers, method=method)  # noqa: S310
+        try:
+            with self._opener.open(request, timeout=ANSWER_SECONDS) as answer:
+                return answer.status, _value(answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, _value(error.read())
+        except OSError as error:  # refused, reset, timed out, no such host
+            return 0, str(getattr(error, "reason", error))
+
+    def put(self, path: str, value: Any, method: str = "PUT") -> Any:
+        """Send a JSON value, again while the server is not ready for it; raise SetupError unless it is taken."""
+        status, said = self.wait(method, path, json.dumps(value).encode(), until=_answered)
+        if not 200 <= status < 300:
+            raise SetupError(f"{self.name} answered {method} {path} with {status}: {_reason(said)}")
+        return said
+
+    def wait(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        kind: str = "application/json",
+        *,
+        until: Callable[[int, Any], bool],
+    ) -> tuple[int, Any]:
+        """Ask until the answer will do and give it; raise SetupError at the deadline or when the password is wrong."""
+        refused: float | None = None
+        while True:
+            status, said = self.ask(method, path, body, kind)
+            now = time.monotonic()
+            refused = (refused or now) if status == 401 else None
+            if refused is not None and now - refused >= REFUSED_SECONDS:
+                raise SetupError(
+                    f"{self.name} at {self.url} refuses the password of {self.user}: it was changed in Kibana, or "
+                    "in .env while an older container runs on. Put the right one into .env, then run `make up`"
+                )
+            if status != 401 and until(status, said):
+                return status, said
+            if now + PAUSE_SECONDS > self.deadline:
+                raise SetupError(
+                    f"{self.name} at {self.url} gave no good answer in time; the last one to {path} was "
+                    f"{status or 'none'}: {_reason(said)}. See its log"
+                )
+            time.sleep(PAUSE_SECONDS)
+
+
+def set_up_elasticsearch(server: Server) -> None:
+    """Put the users, roles, lifecycle, templates and data streams there; raise SetupError."""
+    health = "/_cluster/health?wait_for_status=yellow&timeout=5s"
+    server.wait("GET", health, until=lambda status, _: status == 200)
+    server.put("/_security/user/kibana_system/_password", {"password": secret("KIBANA_PASSWORD")}, method="POST")
+    _put_folder(server, "roles", "/_security/role")
+    for name, user in read(HERE / "users.json").items():
+        server.put(f"/_security/user/{name}", {"password": secret(user["password"]), "roles": user["roles"]})
+        print(f"user {name}")
+    _put_folder(server, "ilm", "/_ilm/policy")
+    _put_folder(server, "component_templates", "/_component_template")
+    _put_folder(server, "index_templates", "/_index_template")
+    for name in read(HERE / "data_streams.json"):
+        _create_data_stream(server, name)
+
+
+def set_up_kibana(server: Server) -> None:
+    """Import data views and dashboards over those of the same id; raise SetupError."""
+    server.wait("GET", "/api/status", until=_available)
+    objects = b"".join(path.read_bytes().rstrip(b"\n") + b"\n" for path in sorted(OBJECTS.glob("*.ndjson")))
+    body, kind = _form("lab.ndjson", objects)
+    path = "/api/saved_objects/_import?overwrite=true"
+    status, said = server.wait("POST", path, body, kind, until=_answered)
+    if status != 200 or not isinstance(said, dict) or not said.get("success"):
+        faults = said.get("errors", said) if isinstance(said, dict) else said
+        raise SetupError(f"Kibana did not import all of {OBJECTS.name} ({status or 'no answer'}): {_reason(faults)}")
+    print(f"{said['successCount']} data views and dashboards")
+
+
+def read(path: Path) -> Any:
+    """The JSON value of a file; raise SetupError that names it."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise SetupError(f"{path}: {error}") from error
+
+
+def secret(name: str) -> str:
+    """The value of the environment variable; raise SetupError when it is not set."""
+    if not (value := os.environ.get(name, "")):
+        raise SetupError(f"{name} is not set; `make up` draws it and keeps it in .env")
+    return value
+
+
+def _put_folder(server: Server, folder: str, path: str) -> None:
+    for file in sorted((HERE / folder).glob("*.json")):
+        server.put(f"{path}/{urllib.parse.quote(file.stem)}", read(file))
+        print(f"{folder.replace('_', ' ')}: {file.stem}")
+
+
+def _create_data_stream(server: Server, name: str) -> None:
+    """Make it, so that a dashboard finds its fields before the first event comes; one that is there stays."""
+    status, said = server.wait("PUT", f"/_data_stream/{name}", until=_answered)
+    there = isinstance(said, dict) and "resource_already_exists_exception" in json.dumps(said.get("error"))
+    if status != 200 and not there:
+        raise SetupError(f"{server.name} did not make the data stream {name} ({status}): {_reason(said)}")
+    print(f"data stream {name}{' (there)' if there else ''}")
+
+
+def _answered(status: int, _: Any) -> bool:
+    return status not in NOT_NOW
+
+
+def _available(status: int, said: Any) -> bool:
+    try:
+        return status == 200 and said["status"]["overall"]["level"] == "available"
+    except (KeyError, TypeError):
+        return False
+
+
+def _form(name: str, content: bytes) -> tuple[bytes, str]:
+    """A file as multipart/form-data, and the content type that says so."""
+    mark = "lab-" + os.urandom(16).hex()
+    head = f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
+    head += "Content-Type: application/ndjson\r\n\r\n"
+    return head.encode() + content + f"\r\n--{mark}--\r\n".encode(), f"multipart/form-data; boundary={mark}"
+
+
+def _value(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text.decode(errors="replace")
+
+
+def _reason(said: Any) -> str:
+    """What an answer says for itself, short enough to read."""
+    if isinstance(said, dict) and isinstance(said.get("error"), dict):
+        said = said["error"].get("reason", said["error"])
+    return (said if isinstance(said, str) else json.dumps(said))[:600]
+
+
+def main(arguments: list[str]) -> int:
+    parts = {
+        "elasticsearch": ("Elasticsearch", "ELASTICSEARCH_URL", "http://elasticsearch:9200", set_up_elasticsearch),
+        "kibana": ("Kibana", "KIBANA_URL", "http://kibana:5601", set_up_kibana),
+    }
+    if len(arguments) != 1 or arguments[0] not in parts:
+        print(f"usage: python setup.py {'|'.join(parts)}", file=sys.stderr)
+        return 2
+    name, address, default, set_up = parts[arguments[0]]
+    try:
+        deadline = time.monotonic() + float(os.environ.get("SETUP_SECONDS") or 300)
+        set_up(Server(name, os.environ.get(address) or default, "elastic", secret("ELASTIC_PASSWORD"), deadline))
+    except SetupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,202 @@
+"""Elastic's configuration: what can be known of it without its images."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+import yaml
+
+from lab import events
+from tests.unit.logstash import parse
+
+SERVICES = Path(__file__).resolve().parents[2] / "services"
+ELASTIC = SERVICES / "elasticsearch"
+# What the dashboards use of the traces; these names are the APM Server's.
+APM_FIELDS = {"@timestamp": "date", "transaction.name": "keyword", "transaction.duration.us": "long"}
+EVENTS = [events.Prediction, events.Feedback, events.Request, events.Alert]
+
+
+def load(path):
+    return json.loads((ELASTIC / path).read_text())
+
+
+def leaves(properties, prefix=""):
+    """Every field of a mapping by its dotted name, with its type; fields of fields too."""
+    found = {}
+    for name, field in properties.items():
+        if "type" in field:
+            found[prefix + name] = field["type"]
+        found |= leaves(field.get("properties", {}), f"{prefix}{name}.")
+        found |= leaves(field.get("fields", {}), f"{prefix}{name}.")
+    return found
+
+
+MAPPINGS = load("component_templates/lab@mappings.json")["template"]["mappings"]
+FIELDS = leaves(MAPPINGS["properties"])
+STREAMS = load("data_streams.json")
+USERS = load("users.json")
+PIPELINE = (SERVICES / "logstash/pipeline/lab.conf").read_text()
+OBJECTS = [json.loads(line) for path in (SERVICES / "kibana/objects").glob("*.ndjson") for line in path.open()]
+VIEWS = {found["id"]: found["attributes"]["title"] for found in OBJECTS if found["type"] == "index-pattern"}
+DASHBOARDS = [found for found in OBJECTS if found["type"] == "dashboard"]
+PANELS = [panel for board in DASHBOARDS for panel in json.loads(board["attributes"]["panelsJSON"])]
+
+
+@pytest.mark.parametrize(
+    "path", sorted(SERVICES.rglob("*.json")) + sorted(SERVICES.rglob("*.yml")), ids=lambda p: p.name
+)
+def test_every_file_parses(path):
+    """YAML and JSON; a key given twice is a mistake, which both would swallow."""
+    assert yaml.safe_load(path.read_text())
+    keys = re.findall(r"^([\w.]+):", path.read_text(), re.MULTILINE)
+    assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda e: e.__name__)
+def test_every_field_of_an_event_is_mapped(event):
+    """By its name on disk; nothing of an event is left to be guessed."""
+    names = {field.encode_name for field in msgspec.structs.fields(event)}
+    assert names <= {*FIELDS, "lab.features"}
+
+
+def test_every_mapped_field_is_an_events():
+    """No name was made up; message.keyword is the message again, for tables."""
+    assert set(FIELDS) - {"message.keyword"} == set(events.NAMES.values())
+    rules = {name: rule for entry in MAPPINGS["dynamic_templates"] for name, rule in entry.items()}
+    for kind in ("long", "double"):
+        wanted = {"path_match": "lab.features.*", "match_mapping_type": kind, "mapping": {"type": "double"}}
+        assert rules[f"lab_features_{kind}"] == wanted
+
+
+def test_the_index_template_wins_and_is_whole():
+    """Above the built-in one for logs-*-*; what it is composed of is here or Elasticsearch's own."""
+    template = load("index_templates/lab.json")
+    assert template["priority"] > 100
+    own = {path.stem for path in (ELASTIC / "component_templates").glob("*.json")}
+    assert own <= set(template["composed_of"]) <= own | {"ecs@mappings"}
+    settings = load("component_templates/lab@settings.json")["template"]["settings"]
+    assert (ELASTIC / "ilm" / f"{settings['index.lifecycle.name']}.json").is_file()
+    assert all(fnmatch.fnmatch(name, template["index_patterns"][0]) for name in STREAMS)
+
+
+def test_every_dataset_has_its_data_stream():
+    """What the API writes, what Logstash lets through and what the setup makes are the same names."""
+    fields = [field for event in EVENTS for field in msgspec.structs.fields(event)]
+    datasets = {field.default for field in fields if field.name == "dataset"}
+    let_through = set(re.findall(r'"(lab\.\w+)"', PIPELINE))
+    assert datasets <= let_through
+    assert {f"logs-{name}-default" for name in let_through} == set(STREAMS)
+
+
+def test_roles_reach_what_their_users_write_and_read():
+    """Each user has a role that is here; each data stream may be written by Logstash and read by the reader."""
+    assert all((ELASTIC / "roles" / f"{role}.json").is_file() for user in USERS.values() for role in user["roles"])
+    for role, privilege in (("logstash_writer", "create_doc"), ("lab_reader", "read")):
+        rights = load(f"roles/{role}.json")["indices"]
+        patterns = [name for right in rights if privilege in right["privileges"] for name in right["names"]]
+        assert all(any(fnmatch.fnmatch(stream, pattern) for pattern in patterns) for stream in STREAMS)
+    rights = [privilege for right in load("roles/logstash_writer.json")["indices"] for privilege in right["privileges"]]
+    assert set(rights) == {"auto_configure", "create_doc"}
+
+
+def test_each_service_signs_in_as_its_own_user():
+    """With the password that the setup gives that user."""
+    (name, output) = parse(PIPELINE)["output"][0]
+    apm = yaml.safe_load((SERVICES / "apm-server/apm-server.yml").read_text())["output.elasticsearch"]
+    kibana = yaml.safe_load((SERVICES / "kibana/kibana.yml").read_text())
+    given = {output["user"]: output["password"], apm["username"]: apm["password"]}
+    assert name == "elasticsearch"
+    assert given == {user: "${" + USERS[user]["password"] + "}" for user in ("logstash_writer", "apm_writer")}
+    assert kibana["elasticsearch.username"] == "kibana_system"
+    assert kibana["elasticsearch.password"] == "${KIBANA_PASSWORD}"
+
+
+def test_the_pipeline_keeps_every_line():
+    """The ports meet, an id is set on both ways, nothing is dropped, and what no output takes is queued on disk."""
+    sections = parse(PIPELINE)
+    filebeat = yaml.safe_load((SERVICES / "filebeat/filebeat.yml").read_text())
+    assert filebeat["output.logstash"]["hosts"] == [f"logstash:{sections['input'][0][1]['port']}"]
+    plugins = [name for name, _ in sections["filter"]]
+    assert "drop" not in plugins
+    assert sections["output"][0][1]["document_id"] == "%{[@metadata][id]}"
+    assert PIPELINE.count("[@metadata][id]") == 3
+    assert sections["output"][0][1]["data_stream"] == "true"
+    logstash = yaml.safe_load((SERVICES / "logstash/logstash.yml").read_text())
+    assert logstash["queue.type"] == "persisted"
+    assert logstash["dead_letter_queue.enable"] is True
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        PIPELINE.rstrip()[:-1],
+        PIPELINE + "}",
+        PIPELINE.replace("port => 5044", "port = 5044"),
+        PIPELINE.replace("port => 5044", "port => "),
+        PIPELINE.replace("beats {", "beats"),
+        PIPELINE.replace('"lab.request", ', '"lab.request" '),
+        PIPELINE.replace("} else {", "} otherwise {"),
+        PIPELINE.replace("if [event]", "if and [event]"),
+        PIPELINE.replace("input {", "inputs {"),
+        PIPELINE.replace("[event][id]", "[event][id"),
+        PIPELINE.replace('user => "logstash_writer"', 'user => "logstash_writer'),
+    ],
+)
+def test_the_parser_refuses_a_broken_pipeline(broken):
+    """Else it would prove nothing."""
+    assert broken not in (PIPELINE, "")
+    with pytest.raises(SyntaxError):
+        parse(broken)
+
+
+def test_every_reference_of_a_saved_object_resolves():
+    """Dashboards name their data views twice, at the top and in the panel; ids are used once."""
+    assert len({(found["type"], found["id"]) for found in OBJECTS}) == len(OBJECTS)
+    for board in DASHBOARDS:
+        panels = json.loads(board["attributes"]["panelsJSON"])
+        within = {
+            (f"{panel['panelIndex']}:{ref['name']}", ref["id"])
+            for panel in panels
+            for ref in panel["embeddableConfig"]["attributes"]["references"]
+        }
+        assert {(ref["name"], ref["id"]) for ref in board["references"]} == within
+        assert {view for _, view in within} <= set(VIEWS)
+        assert all(panel["gridData"]["x"] + panel["gridData"]["w"] <= 48 for panel in panels)
+
+
+def test_every_data_view_has_data():
+    """Its pattern meets a data stream of the lab's, or the APM Server's."""
+    for pattern in VIEWS.values():
+        assert pattern == "traces-apm*" or fnmatch.filter(STREAMS, pattern)
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=lambda p: p["panelIndex"])
+def test_a_panel_uses_fields_that_there_are(panel):
+    """Mapped, of a type that can be grouped or summed; and it shows columns that it computes."""
+    attributes = panel["embeddableConfig"]["attributes"]
+    state = attributes["state"]
+    ((layer, content),) = state["datasourceStates"]["formBased"]["layers"].items()
+    (reference,) = attributes["references"]
+    assert reference["name"] == f"indexpattern-datasource-layer-{layer}"
+    known = APM_FIELDS if VIEWS[reference["id"]] == "traces-apm*" else FIELDS
+    columns = content["columns"]
+    assert content["columnOrder"] == list(columns)
+    for column in columns.values():
+        if (name := column["sourceField"]) != "___records___":
+            assert known[name] != "match_only_text"
+            kinds = {"string": {"keyword"}, "date": {"date"}, "number": {"long", "double"}}
+            assert known[name] in kinds[column["dataType"]]
+        assert column.get("params", {}).get("orderBy", {}).get("columnId", "count") in {*columns, "count"}
+    vis = state["visualization"]
+    parts = vis.get("layers", [vis])
+    shown = [part.get("xAccessor") for part in parts] + [part.get("splitAccessor") for part in parts]
+    shown += [name for part in parts for name in part.get("accessors", [])] + [
+        c["columnId"] for c in vis.get("columns", [])
+    ]
+    assert {name for name in shown if name} == set(columns)
+    assert all(part["layerId"] == layer for part in parts)
