@@ -97,7 +97,12 @@ def clone_lab(root: Path) -> Lab:
     taken: set[int] = set()
     ports = {s.name: str(free_port(taken)) for s in SETTINGS if s.port}
     env = {name: value for name, value in os.environ.items() if name not in ours}
-    env |= {**ports, "START_SECONDS": "1200", "PATH": f"{root}/.venv/bin{os.pathsep}{env['PATH']}"}
+    env |= {
+        **ports,
+        "ENGINE": "embedded",
+        "START_SECONDS": "1200",
+        "PATH": f"{root}/.venv/bin{os.pathsep}{env['PATH']}",
+    }
     return Lab(root, env)
 
 

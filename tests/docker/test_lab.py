@@ -139,11 +139,14 @@ def _settings(lab) -> list[str]:
 
 
 def test_down_and_up_keep_everything(boxed):
-    """Models, events, data: nothing is trained again, nothing is lost."""
+    """Models, events, data: nothing is trained again, nothing is lost. A task of the stand-in AWS is ended with it."""
+    label = f"ministack.instance={PROJECT}-aws:4566"
+    docker("run", "--detach", "--label", label, "--network", f"{PROJECT}_lab", "lab/api", "sleep", "900")
     _, answer = boxed.api("POST", "/predict", BENIGN)
     version = answer["model"]["version"]
     assert boxed.run(sys.executable, "-m", "lab", "down").returncode == 0
     assert ours("container") == ours("network") == set()
+    assert docker("ps", "--all", "--quiet", "--filter", f"label={label}") == ""
     done = boxed.run(sys.executable, "-m", "lab", "up")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert "running the first pipeline" not in done.stdout
