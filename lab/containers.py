@@ -134,7 +134,7 @@ def remove(settings: Settings) -> None:
 
 def _down(settings: Settings, *more: str) -> bool:
     ran = bool(states(settings))
-    _end_tasks()
+    _end_tasks(settings)
     words = ["--profile", "*", "down", "--remove-orphans", "--timeout", "30", *more]
     done = _compose(settings, *words, seconds=STOP_SECONDS)
     if done.returncode:
@@ -240,9 +240,9 @@ def _unwell(settings: Settings) -> LabError | None:
     return None
 
 
-def _end_tasks() -> None:
+def _end_tasks(settings: Settings) -> None:
     """End the tasks that the stand-in AWS started: they are on the lab's network, and Compose does not know them."""
-    label = f"label=ministack.instance={os.environ.get('COMPOSE_PROJECT_NAME', 'mlops-lab')}-aws:4566"
+    label = f"label=ministack.instance={settings['COMPOSE_PROJECT_NAME'] or 'mlops-lab'}-aws:4566"
     if ids := _said("docker", "ps", "--all", "--quiet", "--filter", label):
         subprocess.run(["docker", "rm", "--force", *ids.split()], capture_output=True, timeout=60, check=False)
 

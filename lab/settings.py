@@ -74,6 +74,9 @@ SETTINGS = (
     Setting("APM_PASSWORD", None, "Elasticsearch: apm_writer"),
     Setting("APM_SECRET_TOKEN", None, "what the API brings to the APM Server"),
     Setting("KIBANA_ENCRYPTION_KEY", None, "Kibana's key for what it keeps"),
+    Setting(
+        "COMPOSE_PROJECT_NAME", "", "what containers and volumes are called by; drawn, so that two clones never meet"
+    ),
     Setting("S3_IMAGE", "pgsty/silo:RELEASE.2026-10-26T00-00-00Z", "S3: the maintained fork of MinIO"),
     Setting("POSTGRES_IMAGE", "postgres:18.1-trixie", "MLflow's database"),
     Setting("ELASTIC_VERSION", "9.5.1", "of all of Elastic's images"),
@@ -139,13 +142,11 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def draw_secrets() -> bool:
-    """Write fresh secrets to `.env` for those that are not set anywhere; say whether any was missing."""
+    """Write fresh secrets, and a project name, to `.env` for those not set anywhere; say whether any was missing."""
     kept = {name: value or "" for name, value in dotenv_values(ENV_FILE).items()} if ENV_FILE.exists() else {}
-    drawn = {
-        s.name: secrets.token_hex(20)
-        for s in SETTINGS
-        if s.secret and not kept.get(s.name) and not os.environ.get(s.name)
-    }
+    values = {s.name: secrets.token_hex(20) for s in SETTINGS if s.secret}
+    values["COMPOSE_PROJECT_NAME"] = f"mlops-lab-{secrets.token_hex(3)}"
+    drawn = {name: value for name, value in values.items() if not kept.get(name) and not os.environ.get(name)}
     if drawn:
         _write({**kept, **drawn})
     return bool(drawn)

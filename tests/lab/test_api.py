@@ -21,6 +21,7 @@ import urllib3
 
 from lab import events
 from lab.registry import Registry, Version
+from lab.services import SERVICES
 from tests.conftest import own_processes
 from tests.lab.conftest import BENIGN, Load, eventually
 
@@ -126,31 +127,38 @@ def test_a_killed_worker_loses_nothing(lab):
 
 
 def _workers(lab) -> list[psutil.Process]:
-    """The API's workers that live."""
+    """The API's workers that live: they are forked, so that only their parent tells them from the first process."""
     with contextlib.suppress(psutil.Error):
-        for process in own_processes(lab):
-            if "api.rsgi:server" in process.cmdline():
-                alive = [c for c in process.children() if c.status() != psutil.STATUS_ZOMBIE]
-                return [c for c in alive if "resource_tracker" not in " ".join(c.cmdline())]
+        family = {p.pid: p for p in _of(lab, "api")}
+        alive = [p for p in family.values() if p.ppid() in family and p.status() != psutil.STATUS_ZOMBIE]
+        return [p for p in alive if "resource_tracker" not in " ".join(p.cmdline())]
     return []
 
 
-def test_the_stores_are_killed_and_predictions_go_on(lab):
-    """S3, MLflow and the stand-in AWS, in turn and together, under load: no /predict fails, and they come back."""
+def test_all_others_are_killed_and_predictions_go_on(lab):
+    """Every service but the API, in turn and together, under load: no /predict fails, and they come back."""
+    others = [service.name for service in SERVICES if service.name != "api"]
     with Load(int(lab.env["API_PORT"])) as load:
-        for names in (["s3"], ["mlflow"], ["aws"], ["s3", "mlflow", "aws"]):
+        for names in [*([name] for name in others), others]:
             before = len(load.answers)
-            for name in names:
-                for process in _of(lab, name):
-                    process.kill()
+            victims = [process for name in names for process in _of(lab, name)]
+            assert len(victims) >= len(names)
+            for process in victims:
+                process.kill()
             assert eventually(lambda n=before: len(load.answers) > n + 100)
+            assert eventually(lambda n=names: all(_of(lab, name) for name in n)), "supervisord starts them again"
     assert load.failures == []
     assert eventually(lambda: lab.run(sys.executable, "-m", "lab", "status").returncode == 0, 120)
 
 
-def _of(lab, name: str):
-    marks = {"s3": "/weed", "mlflow": "services/mlflow/serve.py", "aws": "/ministack"}
-    return [process for process in own_processes(lab) if marks[name] in " ".join(process.cmdline())]
+def _of(lab, name: str) -> list[psutil.Process]:
+    """What supervisord runs under this name."""
+    found = []
+    for process in own_processes(lab):
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("SUPERVISOR_PROCESS_NAME") == name:
+                found.append(process)
+    return found
 
 
 @pytest.mark.parametrize("fault", ["truncated", "altered", "swapped", "empty"])
