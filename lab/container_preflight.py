@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import functools
 import re
 import shutil
 import subprocess
@@ -14,11 +14,11 @@ import psutil
 from lab import preflight
 from lab.errors import LabError
 from lab.services import Service
-from lab.settings import STATE, Settings
+from lab.settings import ROOT, STATE, Settings
 
-# MB that all of it takes at work, and of disk with its images; without the Elastic part.
-MEMORY_MB, LITE_MEMORY_MB = 6_000, 1_500
-DISK_MB, LITE_DISK_MB = 12_000, 6_000
+# MB of memory at work, and of disk with the images: of the lab without its Elastic part, and of that.
+MEMORY_MB, ELASTIC_MEMORY_MB = 1_500, 4_500
+DISK_MB, ELASTIC_DISK_MB = 6_000, 6_000
 # Elasticsearch does not start below it.
 MAP_COUNT = 262_144
 MADE_WITH = STATE / "images.json"
@@ -26,18 +26,19 @@ SOCKET = Path("/var/run/docker.sock")
 
 
 def check(settings: Settings, services: list[Service], running: dict[str, str]) -> None:
-    """Raise LabError for the first thing that keeps the containers from starting."""
+    """Raise LabError for the first thing that keeps the containers from starting; `running` are those there are."""
     settings.number("API_WORKERS", 1, 64)
-    preflight.check_folder()
+    preflight.check_writable()
     _check_images(settings)
-    if running:  # what runs holds its ports and its memory
-        return
-    lite = bool(settings["LITE"])
-    _check_memory(LITE_MEMORY_MB if lite else MEMORY_MB, lite)
-    _check_disk(LITE_DISK_MB if lite else DISK_MB)
-    if not lite:
+    here = {name for name, state in running.items() if not state.startswith(("exited", "created", "dead"))}
+    elastic = not settings.lite and "elasticsearch" not in here
+    _check_memory((0 if "api" in here else MEMORY_MB) + (ELASTIC_MEMORY_MB if elastic else 0), settings.lite)
+    if not MADE_WITH.exists():
+        _check_disk(DISK_MB + (0 if settings.lite else ELASTIC_DISK_MB))
+    if elastic:
         _check_map_count()
-    preflight.check_ports(settings, services)
+        _check_readable(ROOT / "services")
+    preflight.check_ports(settings, [service for service in services if service.name not in here])
 
 
 def remember_images(settings: Settings) -> None:
@@ -77,16 +78,29 @@ def _version(image: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", image.rpartition(":")[2])[:3]))
 
 
+def owner() -> tuple[int, int]:
+    """Whose files the clone's are, as a container sees them."""
+    if "rootless" in _info("{{.SecurityOptions}}"):  # there root is the user who runs the engine
+        return 0, 0
+    stat = ROOT.stat()
+    return stat.st_uid, stat.st_gid
+
+
+@functools.cache
+def _info(form: str) -> str:
+    done = subprocess.run(["docker", "info", "--format", form], capture_output=True, text=True, timeout=30, check=False)
+    return "" if done.returncode else done.stdout.strip()
+
+
 def _check_memory(needed: int, lite: bool) -> None:
-    # In Docker Desktop the engine has a machine of its own, with less memory than this one.
-    total = subprocess.run(
-        ["docker", "info", "--format", "{{.MemTotal}}"], capture_output=True, text=True, timeout=30, check=False
-    ).stdout.strip()
-    here = psutil.virtual_memory().available // 2**20
-    there = int(total) // 2**20 if total.isdigit() and int(total) else here
-    if min(here, there) < needed:
-        which = f"{here} MB are free here" if here <= there else f"Docker may use {there} MB"
-        smaller = "make up ENGINE=embedded" if lite else "make up LITE=1 (needs 1500 MB)"
+    memory = psutil.virtual_memory()
+    here, engine = memory.available // 2**20, _info("{{.MemTotal}}")
+    total = int(engine) // 2**20 if engine.isdigit() else 0
+    # Docker Desktop has a machine of its own: what that may use is not free here, and the rest is not Docker's.
+    own = 0 < total < memory.total // 2**20 * 0.95
+    if (total if own else here) < needed:
+        which = f"Docker may use {total} MB" if own else f"{here} MB are free"
+        smaller = "make up ENGINE=embedded" if lite else f"make up LITE=1, which needs {MEMORY_MB} MB"
         raise LabError(
             f"the lab needs {needed} MB of memory; {which}",
             f"close some programs or give Docker more, or take less: {smaller}",
@@ -94,10 +108,7 @@ def _check_memory(needed: int, lite: bool) -> None:
 
 
 def _check_disk(needed: int) -> None:
-    done = subprocess.run(
-        ["docker", "info", "--format", "{{.DockerRootDir}}"], capture_output=True, text=True, timeout=30, check=False
-    )
-    root = Path(done.stdout.strip() or "/")
+    root = Path(_info("{{.DockerRootDir}}") or "/")
     if root.is_dir() and (free := shutil.disk_usage(root).free // 2**20) < needed:
         raise LabError(
             f"only {free} MB are free on the disk of {root}; images and volumes need {needed}",
@@ -105,12 +116,20 @@ def _check_disk(needed: int) -> None:
         )
 
 
+def _check_readable(folder: Path) -> None:
+    """The Elastic containers read their configuration from here, as users of their own."""
+    for path in (folder, *folder.rglob("*")):
+        if path.stat().st_mode & 0o004 == 0:
+            raise LabError(f"{path} can be read by its owner alone", f"chmod -R a+rX {folder}, or make up LITE=1")
+
+
 def _check_map_count() -> None:
     try:
         count = int(Path("/proc/sys/vm/max_map_count").read_text())
-    except OSError:  # not Linux: Docker's own machine has it set
+    except OSError:
         return
-    if count < MAP_COUNT and os.uname().sysname == "Linux":
+    # Docker Desktop's own machine has it set.
+    if count < MAP_COUNT and "Docker Desktop" not in _info("{{.OperatingSystem}}"):
         raise LabError(
             f"vm.max_map_count is {count}; Elasticsearch needs {MAP_COUNT}",
             f"sudo sysctl -w vm.max_map_count={MAP_COUNT} (for good: a line in /etc/sysctl.conf), or make up LITE=1",

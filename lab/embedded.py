@@ -20,7 +20,7 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from lab import pipeline, preflight, problem
 from lab.console import Progress
-from lab.engine import BIN, REPRODUCE, environment
+from lab.engine import BIN, REPRODUCE, environment, remember
 from lab.errors import LabError
 from lab.services import SERVICES, Service
 from lab.settings import ROOT, STATE, Settings
@@ -46,6 +46,7 @@ def start(settings: Settings, progress: Progress) -> None:
     if processes() is None:
         stop(settings)  # what a killed supervisord may have left behind
         preflight.check(settings)
+        remember(NAME)
         progress.done("starting the services as processes")
         _supervise(settings)
     else:

@@ -59,33 +59,49 @@ class Engine(Protocol):
 
 
 def choose(settings: Settings) -> Engine:
-    """The engine to use: the one asked for, else the one that made this lab's state, else the first that is there.
+    """The engine for `make up`: the one asked for, else the one that made the state, else the first that is there.
 
-    Raises LabError when the one that is asked for is not there.
+    Raises LabError when the one asked for is not there, or is not the one that made the state.
     """
+    wanted, before = settings["ENGINE"], _made_by()
+    if wanted not in ("auto", "docker", "embedded"):
+        raise LabError(f"ENGINE is {wanted!r}", "it may be auto, embedded or docker")
+    if before and wanted not in ("auto", before):
+        raise LabError(
+            f"this lab's models and runs are kept by the {before} engine, not by {wanted}",
+            f"go on with it: make up ENGINE={before}; or remove its state first: make reset",
+        )
+    if wanted == "auto":
+        wanted = before or ("embedded" if containers_fault() else "docker")
+    return _named(wanted)
+
+
+def present(settings: Settings) -> Engine:
+    """The engine that made this lab's state, whatever ENGINE says; the one for `make up` when there is no state."""
+    before = _made_by()
+    return _named(before) if before else choose(settings)
+
+
+def containers_fault() -> LabError | None:
+    from lab import containers
+
+    return containers.fault()
+
+
+def _named(name: str) -> Engine:
     from lab import containers, embedded
 
-    engines: dict[str, Engine] = {"docker": containers, "embedded": embedded}
-    wanted = settings["ENGINE"]
-    if wanted == "auto":
-        wanted = _made_by() or ("embedded" if containers.fault() else "docker")
-    elif wanted not in engines:
-        raise LabError(f"ENGINE is {wanted!r}", "it may be auto, embedded or docker")
-    if wanted == "docker" and (fault := containers.fault()):
-        raise LabError(fault.message, fault.remedy)
-    return engines[wanted]
+    if name == "docker":
+        if fault := containers.fault():
+            raise LabError(fault.message, fault.remedy)
+        return containers
+    return embedded
 
 
-def remember(engine: Engine) -> None:
-    """Note which engine made the state, so that the next command finds it; raise LabError when it was another."""
-    before = _made_by()
-    if before and before != engine.NAME:
-        raise LabError(
-            f"this lab's models and runs are kept by the {before} engine, not by {engine.NAME}",
-            f"go on with it: make up ENGINE={before}; or remove its state first: make reset ENGINE={before}",
-        )
+def remember(name: str) -> None:
+    """Note which engine makes the state from now on, so that every later command finds it."""
     STATE.mkdir(mode=0o700, exist_ok=True)
-    MADE_BY.write_text(engine.NAME)
+    MADE_BY.write_text(name)
 
 
 def _made_by() -> str:

@@ -20,7 +20,7 @@ PUSH_SECONDS = 900
 
 def seed(settings: Settings) -> None:
     """Make the bucket and tell DVC where it is; quick and harmless when that was done."""
-    _configure_dvc(settings)
+    configure_dvc(settings)
     try:
         http.request("GET", f"{settings.s3_url}/{settings['S3_BUCKET']}", timeout=5)
     except http.RefusedError as error:
@@ -86,7 +86,7 @@ def remove_outputs(settings: Settings) -> None:
         shutil.rmtree(folder / "models")
 
 
-def _configure_dvc(settings: Settings) -> None:
+def configure_dvc(settings: Settings) -> None:
     """Write .dvc/config.local, which git ignores, for it holds the secrets."""
     text = "\n".join(
         [

@@ -25,7 +25,7 @@ def check(settings: Settings) -> None:
     """Raise LabError for the first thing that keeps the lab from starting."""
     check_git()
     settings.number("API_WORKERS", 1, 64)
-    check_folder()
+    _check_folder()
     _check_room()
     check_ports(settings, SERVICES)
 
@@ -44,14 +44,18 @@ def check_git() -> None:
         )
 
 
-def check_folder() -> None:
-    """Raise LabError, or an OSError, unless the state can be kept in this folder."""
+def _check_folder() -> None:
     socket_path = STATE / "run" / "supervisor.sock"
     if len(os.fsencode(socket_path)) > SOCKET_PATH:
         raise LabError(
             f"the path {ROOT} is too long: the lab's control socket would exceed {SOCKET_PATH} bytes",
             "move the clone to a shorter path",
         )
+    check_writable()
+
+
+def check_writable() -> None:
+    """Raise an OSError unless the state can be kept in this folder."""
     STATE.mkdir(mode=0o700, exist_ok=True)  # a read-only folder shows here, as an OSError
     probe = STATE / ".writable"
     probe.write_text("")

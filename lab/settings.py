@@ -42,7 +42,7 @@ class Setting:
 
 SETTINGS = (
     Setting("ENGINE", "auto", "auto, docker (containers) or embedded (processes)"),
-    Setting("LITE", "", "1 leaves Elasticsearch, Kibana, Logstash, Filebeat and the APM Server out"),
+    Setting("LITE", "0", "1 leaves Elasticsearch, Kibana, Logstash, Filebeat and the APM Server out"),
     Setting("PARAMS", "params.yaml", "the problem: table, features, candidates, choice"),
     Setting("API_PORT", "8000", "the API that serves the champion"),
     Setting("API_WORKERS", "2", "processes of the API"),
@@ -102,6 +102,11 @@ class Settings:
         if not value and _BY_NAME[name].secret:
             raise LabError(f"the secret {name} is not set", f"run `make up`, or set it in {ENV_FILE}")
         return value
+
+    @property
+    def lite(self) -> bool:
+        """Whether the Elastic part is left out."""
+        return bool(self.number("LITE", 0, 1))
 
     def port(self, name: str) -> int:
         return self.number(name, 1, 65_535)

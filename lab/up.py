@@ -7,8 +7,8 @@ import shutil
 import sys
 import time
 
-from lab import containers, http, pipeline, preflight, problem, settings
 from lab import engine as engines
+from lab import http, pipeline, preflight, problem, settings
 from lab.console import Progress, table
 from lab.engine import Engine
 from lab.errors import LabError
@@ -24,21 +24,23 @@ def up() -> None:
     engine, stated = engines.choose(values), problem.load(values.params)
     preflight.check_git()
     progress = Progress()
-    if (fault := containers.fault()) and values["ENGINE"] == "auto" and shutil.which("docker"):
+    by_itself = values["ENGINE"] == "auto" and engine.NAME == "embedded" and shutil.which("docker")
+    if by_itself and (fault := engines.containers_fault()):
         progress.done(f"without containers: {fault.message}")
     if settings.draw_secrets():
         progress.done(f"wrote fresh secrets to {ENV_FILE}")
     for name, value in settings.remember(os.environ).items():
         progress.done(f"kept {name}={value} in .env")
     values = settings.load()
-    engines.remember(engine)
     engine.start(values, progress)
     pipeline.seed(values)
     registry = Registry(values.mlflow_url, stated.name)
     if registry.champion() is None:
         progress.done("no champion yet: running the first pipeline")
-        engine.train(values, "")
-        pipeline.seed(values)
+        try:
+            engine.train(values, "")
+        finally:
+            pipeline.configure_dvc(values)  # a container knows S3 by another address
     champion = registry.champion()
     if champion is None:
         raise LabError(
@@ -54,7 +56,7 @@ def up() -> None:
 def status() -> int:
     """Print the table of services; 0 when all are well."""
     values = settings.load()
-    engine = engines.choose(values)
+    engine = engines.present(values)
     states = engine.states(values)
     print(_table(engine, values, states))
     return 0 if all(states.get(service.name) == "up" for service in engine.services(values)) else 1
@@ -63,8 +65,11 @@ def status() -> int:
 def train(metric: str) -> None:
     """Run the pipeline and choose the champion."""
     values = settings.load()
-    engine = engines.choose(values)
-    engine.train(values, metric)
+    engine = engines.present(values)
+    try:
+        engine.train(values, metric)
+    finally:
+        pipeline.configure_dvc(values)  # a container knows S3 by another address
     if engine.outdated(values):
         print("note: the services were started with other settings; `make up` restarts them with these")
 
@@ -72,15 +77,15 @@ def train(metric: str) -> None:
 def reproduce(version: int) -> int:
     """Rebuild a registered version and compare; 0 when it is the same."""
     values = settings.load()
-    return engines.choose(values).reproduce(values, version)
+    return engines.present(values).reproduce(values, version)
 
 
 def logs(name: str, follow: bool) -> None:
     """Print the end of the services' logs; with `follow`, go on until interrupted."""
     values = settings.load()
-    engine = engines.choose(values)
+    engine = engines.present(values)
     known = [service.name for service in engine.services(values)]
-    if name and name not in known:
+    if name and name not in {*known, *engine.states(values)}:
         raise LabError(f"there is no service {name!r}", f"the services are {', '.join(known)}")
     wanted = [name] if name else known
     for service in wanted:
@@ -92,7 +97,7 @@ def logs(name: str, follow: bool) -> None:
 def down() -> None:
     """Stop everything and keep the state."""
     values = settings.load()
-    print("stopped; the state is kept" if engines.choose(values).stop(values) else "nothing was running")
+    print("stopped; the state is kept" if engines.present(values).stop(values) else "nothing was running")
 
 
 def reset(sure: bool) -> None:
@@ -105,7 +110,7 @@ def reset(sure: bool) -> None:
             print("nothing was removed")
             return
     values = settings.load()
-    engines.choose(values).remove(values)
+    engines.present(values).remove(values)
     shutil.rmtree(STATE, ignore_errors=False) if STATE.exists() else None
     pipeline.remove_outputs(values)
     print("the state is removed; `make up` begins anew")

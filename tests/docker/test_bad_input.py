@@ -47,6 +47,7 @@ def test_an_image_that_cannot_be_pulled(clone):
     )
     assert "127.0.0.1:9/no/such:1" in said
     assert "S3_IMAGE" in said
+    assert not (clone.root / ".lab" / "engine").exists(), "the other engine can still be chosen"
 
 
 def test_a_secret_that_is_not_set(clone):
@@ -66,7 +67,18 @@ def test_a_volume_of_another_version(clone):
 
 
 def test_the_other_engines_state(clone):
-    """A lab goes on with the engine that has its models, or is reset."""
+    """A lab goes on with the engine that has its models, or is reset; a refusal changes nothing."""
     (clone.root / ".lab").mkdir()
     (clone.root / ".lab" / "engine").write_text("embedded")
     assert "make up ENGINE=embedded" in refused(clone)
+    assert not (clone.root / ".env").exists()
+
+
+def test_a_fault_in_params_does_not_keep_it_from_stopping(clone):
+    """`make down` and `make status` need no params.yaml."""
+    (clone.root / ".lab").mkdir()
+    (clone.root / ".lab" / "engine").write_text("docker")
+    clone.run(sys.executable, "-c", "from lab import settings; settings.draw_secrets()")
+    (clone.root / "params.yaml").write_text("name: [")
+    assert "nothing was running" in clone.python("-m", "lab", "down")
+    assert "down" in clone.run(sys.executable, "-m", "lab", "status").stdout

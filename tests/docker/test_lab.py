@@ -45,7 +45,7 @@ def test_the_first_pipeline_ran_in_the_trainers_container(boxed):
     assert result.stat().st_uid == os.getuid()
     status, answer = boxed.api("POST", "/predict", BENIGN)
     assert (status, answer["label"], answer["model"]["version"]) == (200, "benign", 1)
-    assert "\n" not in docker("ps", "--all", "--quiet", "--filter", f"name={PROJECT}-trainer"), "it is gone"
+    assert docker("ps", "--all", "--quiet", "--filter", f"name={PROJECT}-trainer") == "", "it is gone"
 
 
 def test_every_container_is_confined(boxed):
@@ -141,7 +141,7 @@ def _settings(lab) -> list[str]:
 def test_down_and_up_keep_everything(boxed):
     """Models, events, data: nothing is trained again, nothing is lost. A task of the stand-in AWS is ended with it."""
     label = f"ministack.instance={PROJECT}-aws:4566"
-    docker("run", "--detach", "--label", label, "--network", f"{PROJECT}_lab", "lab/api", "sleep", "900")
+    docker("run", "--detach", "--label", label, "--network", f"{PROJECT}_lab", f"lab/api:{PROJECT}", "sleep", "900")
     _, answer = boxed.api("POST", "/predict", BENIGN)
     version = answer["model"]["version"]
     assert boxed.run(sys.executable, "-m", "lab", "down").returncode == 0
@@ -167,9 +167,11 @@ def test_logs_and_changed_settings(boxed):
 
 
 def test_zz_reset_leaves_nothing(boxed):
-    """No container, network or volume, and no image but those that were built."""
+    """No container, network, volume or image of its own."""
     assert ours("volume")
+    assert docker("image", "ls", "--quiet", f"lab/*:{PROJECT}")
     done = boxed.run(sys.executable, "-m", "lab", "reset", "--yes")
     assert done.returncode == 0, done.stderr
     assert ours("container") == ours("network") == ours("volume") == set()
+    assert docker("image", "ls", "--quiet", f"lab/*:{PROJECT}") == ""
     assert not (boxed.root / ".lab").exists()

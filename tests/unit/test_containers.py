@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import psutil
 import pytest
 
-from lab import container_preflight, containers, engine, settings
+from lab import container_preflight, containers, engine, preflight, settings
 from lab.errors import LabError
 
 
@@ -24,28 +23,42 @@ def fake_docker(tmp_path, monkeypatch):
         monkeypatch.setattr(containers, "WAIT_SECONDS", 1)
 
     containers.fault.cache_clear()
+    container_preflight._info.cache_clear()
+    monkeypatch.setattr(container_preflight, "MADE_WITH", tmp_path / "images.json")
+    monkeypatch.setattr(preflight, "STATE", tmp_path)
     monkeypatch.setattr(engine, "MADE_BY", tmp_path / "engine")
     monkeypatch.setattr(engine, "STATE", tmp_path)
     monkeypatch.setattr(settings, "ENV_FILE", tmp_path / ".env")
     yield make
     containers.fault.cache_clear()
+    container_preflight._info.cache_clear()
 
 
-GOOD = 'case "$*" in "compose version --short") echo v2.26.1;; version*) echo 26.1;; esac'
+def script(compose: str = "2.26.1", server: str = "26.1", buildx: str = "0.13", info: str = "") -> str:
+    """A docker with these versions; `info` is what it says of itself."""
+    return f"""case "$*" in
+      "compose version --short") echo {compose};;
+      "version "*) echo {server};;
+      "buildx version") echo {buildx};;
+      "info "*) {info or "echo"};;
+    esac"""
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("text", "said"),
     [
         ("exit 1", "beside Docker"),
-        ('test "$1" = compose && echo 1.29.2', "only Compose v1"),
-        ('test "$1" = compose && echo 2.26.1', "does not answer"),
-        ("sleep 60", "does not answer"),
+        (script(compose="1.29.2"), "Compose 1.29.2"),
+        (script(compose="v2.20.3"), "Compose v2.20.3"),
+        ('test "$1" = compose && echo 2.26.1 || { echo permission denied >&2; exit 1; }', "permission denied"),
+        (script(server="24.0.7"), "engine is 24.0.7"),
+        (f'test "$1" != buildx || exit 1\n{script()}', "no buildx"),
+        ("sleep 60", "does not answer within 1 s"),
     ],
 )
-def test_an_engine_that_is_not_fit(fake_docker, script, said):
+def test_an_engine_that_is_not_fit(fake_docker, text, said):
     """`auto` runs processes then; who asks for containers is told why not, and what to do."""
-    fake_docker(script)
+    fake_docker(text)
     assert said in containers.fault().message
     assert "ENGINE=embedded" in containers.fault().remedy
     assert engine.choose(settings.load({})).NAME == "embedded"
@@ -53,15 +66,17 @@ def test_an_engine_that_is_not_fit(fake_docker, script, said):
         engine.choose(settings.load({"ENGINE": "docker"}))
 
 
-def test_containers_where_they_can_run(fake_docker):
-    """`auto` takes them, unless this lab's state was made by the other engine."""
-    fake_docker(GOOD)
+@pytest.mark.parametrize("version", ["2.24.4", "v2.40.0", "5.1.0", "2.27.0-desktop.2", "dev"])
+def test_containers_where_they_can_run(fake_docker, version):
+    """`auto` takes them, unless this lab's state was made by the other engine; then every command goes on with that."""
+    fake_docker(script(compose=version))
     assert containers.fault() is None
     assert engine.choose(settings.load({})).NAME == "docker"
-    engine.MADE_BY.write_text("embedded")
+    engine.remember("embedded")
     assert engine.choose(settings.load({})).NAME == "embedded"
+    assert engine.present(settings.load({"ENGINE": "docker"})).NAME == "embedded"
     with pytest.raises(LabError, match="kept by the embedded engine"):
-        engine.remember(engine.choose(settings.load({"ENGINE": "docker"})))
+        engine.choose(settings.load({"ENGINE": "docker"}))
 
 
 def test_an_engine_that_does_not_exist(fake_docker):
@@ -70,28 +85,64 @@ def test_an_engine_that_does_not_exist(fake_docker):
         engine.choose(settings.load({"ENGINE": "podman"}))
 
 
-@pytest.mark.parametrize(("lite", "needed", "way_out"), [("", "6000", "LITE=1"), ("1", "1500", "ENGINE=embedded")])
-def test_too_little_memory(fake_docker, monkeypatch, lite, needed, way_out):
-    """What the whole needs, or without the Elastic part, and the next smaller form of the lab."""
-    fake_docker("echo 1000000000")
-    values = settings.load({"LITE": lite})
+def test_lite_is_one_or_nought(fake_docker):
+    """It can be taken back on the command line."""
+    settings.remember({"LITE": "1"})
+    assert settings.load({}).lite
+    assert not settings.load({"LITE": "0"}).lite
+    settings.remember({"LITE": "0"})
+    assert not settings.load({}).lite
+    with pytest.raises(LabError, match="LITE is 'yes'"):
+        _ = settings.load({"LITE": "yes"}).lite
+
+
+@pytest.mark.parametrize(
+    ("lite", "running", "needed", "way_out"),
+    [
+        ("0", {}, "6000", "LITE=1"),
+        ("1", {}, "1500", "ENGINE=embedded"),
+        ("0", {"api": "up"}, "4500", "LITE=1"),
+        ("1", {"api": "exited 0", "s3": "created"}, "1500", "ENGINE=embedded"),
+    ],
+)
+def test_too_little_memory(fake_docker, lite, running, needed, way_out):
+    """What is not there yet needs, and the next smaller form of the lab."""
+    fake_docker(script(info="echo 1000000000"))
     with pytest.raises(LabError, match=f"needs {needed} MB of memory; Docker may use 953 MB") as caught:
-        container_preflight.check(values, [], {})
+        container_preflight.check(settings.load({"LITE": lite}), [], running)
     assert way_out in caught.value.remedy
-    assert psutil.virtual_memory().available
 
 
 def test_too_little_disk(fake_docker, monkeypatch):
     """Where Docker keeps its images."""
-    fake_docker('case "$*" in *MemTotal*) echo 64000000000;; *) echo /;; esac')
-    monkeypatch.setattr(container_preflight, "LITE_DISK_MB", 10**9)
-    monkeypatch.setattr(container_preflight, "LITE_MEMORY_MB", 1)
+    fake_docker(script(info='case "$*" in *Root*) echo /;; esac'))
+    monkeypatch.setattr(container_preflight, "DISK_MB", 10**9)
+    monkeypatch.setattr(container_preflight, "MEMORY_MB", 1)
     with pytest.raises(LabError, match="are free on the disk of /;"):
         container_preflight.check(settings.load({"LITE": "1"}), [], {})
 
 
-def test_elasticsearch_needs_many_maps(monkeypatch):
-    """The kernel's limit is named, with the command that raises it."""
+def test_whose_files_they_are(fake_docker):
+    """The clone's owner; to a rootless engine that is root."""
+    fake_docker(script())
+    assert container_preflight.owner() == (settings.ROOT.stat().st_uid, settings.ROOT.stat().st_gid)
+    fake_docker(script(info="echo [name=seccomp name=rootless]"))
+    container_preflight._info.cache_clear()
+    assert container_preflight.owner() == (0, 0)
+
+
+def test_a_clone_that_others_cannot_read(tmp_path):
+    """The Elastic containers could not read their configuration."""
+    folder = tmp_path / "services"
+    folder.mkdir(mode=0o755)
+    (folder / "x.yml").touch(mode=0o600)
+    with pytest.raises(LabError, match=r"x\.yml can be read by its owner alone"):
+        container_preflight._check_readable(folder)
+
+
+def test_elasticsearch_needs_many_maps(fake_docker, monkeypatch):
+    """The kernel's limit is named, with the command that raises it; Docker Desktop's machine is another."""
+    fake_docker(script(info="echo Debian"))
     monkeypatch.setattr(container_preflight, "MAP_COUNT", 10**9)
     if not Path("/proc/sys/vm/max_map_count").exists():
         pytest.skip("not Linux")
@@ -99,3 +150,6 @@ def test_elasticsearch_needs_many_maps(monkeypatch):
         container_preflight._check_map_count()
     assert "sudo sysctl -w vm.max_map_count=" in caught.value.remedy
     assert "LITE=1" in caught.value.remedy
+    container_preflight._info.cache_clear()
+    fake_docker(script(info="echo Docker Desktop"))
+    container_preflight._check_map_count()

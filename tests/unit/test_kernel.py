@@ -176,7 +176,7 @@ def test_a_read_only_folder_says_so(tmp_path, monkeypatch, capsys):
         os.seteuid(65_534)  # root may write anywhere
     try:
         with pytest.raises(SystemExit) as end:
-            errors.run(preflight.check_folder)
+            errors.run(preflight._check_folder)
     finally:
         if root:
             os.seteuid(0)

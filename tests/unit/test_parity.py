@@ -30,10 +30,11 @@ ONLY_PROCESSES = {
 ONLY_CONTAINERS = {
     "s3": {"MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"},
     # The processes inherit every setting from `lab up`, which is how these reach them.
-    "api": {"API_KEY", "API_WORKERS", "ELASTIC_APM_SERVER_URL", "ELASTIC_APM_SECRET_TOKEN", "PACKAGE_DIR"},
+    "api": {"API_KEY", "API_WORKERS", "ELASTIC_APM_SERVER_URL", "PACKAGE_DIR"},
     "dashboard": {"API_KEY"},
     "aws": {"MINISTACK_HOSTNAME"},
 }
+WRITABLE = {"elasticsearch"}
 IMAGE_ONLY = {"ORT_DISABLE_TELEMETRY", "PATH", "HOME", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH"}
 
 
@@ -105,7 +106,7 @@ def test_the_same_command(name):
 
     def same(word: str) -> str:
         word = re.sub(r"%\(ENV_(\w+)\)s", r"$\1", word).rpartition("/")[2]
-        return re.sub(r"(127\.0\.0\.1|0\.0\.0\.0)?:?(\$\w+_PORT|\d{4}\b)?$", "", word) or "address"
+        return re.sub(r"^(127\.0\.0\.1|0\.0\.0\.0)?:?(\$\w+_PORT|8000|8501|5000)?$", "address", word)
 
     assert [same(word) for word in there] == [same(word) for word in here]
 
@@ -116,6 +117,7 @@ def test_every_container_is_confined():
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["mem_limit"], name
+        assert service["read_only"] is True or name in WRITABLE, name
         assert service["restart"] in ("unless-stopped", "no", "on-failure:3"), name
         once = service["restart"] != "unless-stopped"
         assert once or "healthcheck" in service, name

@@ -1,0 +1,142 @@
+"""Docker Compose, asked and told: compose.yaml with this lab's settings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import Any
+
+import msgspec
+
+from lab import container_preflight, problem
+from lab.errors import LabError
+from lab.settings import ROOT, SETTINGS, STATE, Settings
+
+NAME = "docker"
+# What compose.yaml is called by where nothing else is said.
+PROJECT = "mlops-lab"
+# For whoever types `docker compose --env-file .lab/compose.env …`.
+ENV_FILE = STATE / "compose.env"
+ASK_SECONDS = 60
+
+
+def project(settings: Settings) -> str:
+    return settings["COMPOSE_PROJECT_NAME"] or PROJECT
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """What compose.yaml asks for: the settings, and what only this machine knows."""
+    return {**os.environ, **_told(settings)}
+
+
+def _told(settings: Settings) -> dict[str, str]:
+    try:
+        name = problem.load(settings.params).name
+    except LabError:  # a fault in params.yaml must not keep anybody from stopping the lab
+        name = "unknown"
+    user, group = container_preflight.owner()
+    profiles = [os.environ.get("COMPOSE_PROFILES", ""), "" if settings.lite else "elastic"]
+    told = {
+        **{s.name: settings.values[s.name] for s in SETTINGS},
+        "COMPOSE_PROJECT_NAME": project(settings),
+        "COMPOSE_PROFILES": ",".join(filter(None, profiles)),
+        "MODEL_NAME": name,
+        "LAB_UID": str(user),
+        "LAB_GID": str(group),
+        "DOCKER_GID": os.environ.get("DOCKER_GID") or str(container_preflight.socket_group()),
+        "API_MEMORY": f"{256 + 128 * settings.number('API_WORKERS', 1, 64)}m",
+        # An attestation would make every build another image, and every `up` other containers.
+        "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
+    }
+    if not settings.lite and not settings["ELASTIC_APM_SERVER_URL"]:
+        told["ELASTIC_APM_SERVER_URL"] = "http://apm-server:8200"
+    return told
+
+
+def check(settings: Settings) -> None:
+    """Raise LabError when compose.yaml cannot be read with these settings; leave them for Compose by hand."""
+    done = run(settings, "config", "--quiet")
+    if done.returncode:
+        raise LabError(f"compose.yaml cannot be used: {done.stderr.strip()[-600:]}", "set what it names in .env")
+    ENV_FILE.touch(mode=0o600)
+    ENV_FILE.write_text("".join(f"{name}={value}\n" for name, value in _told(settings).items()))
+
+
+def run(settings: Settings, *words: str, seconds: float = ASK_SECONDS) -> subprocess.CompletedProcess[str]:
+    """`docker compose …`; raise LabError when it does not answer in time."""
+    command = ["docker", "compose", *words]
+    try:
+        return subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environment(settings),
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LabError(f"Docker did not answer within {seconds:g} s", "start Docker anew, then run it again") from error
+
+
+def show(settings: Settings, *words: str) -> int:
+    """`docker compose …` with its output shown; give its exit status."""
+    return subprocess.run(["docker", "compose", *words], cwd=ROOT, env=environment(settings), check=False).returncode
+
+
+def ask(settings: Settings, *words: str) -> str:
+    """What it prints, nothing when it fails; of every profile."""
+    done = run(settings, "--profile", "*", *words)
+    return "" if done.returncode else done.stdout
+
+
+def rows(settings: Settings, *words: str) -> list[dict[str, Any]]:
+    """One for each container of the project: Service, State, Health, ExitCode, ID, and Hash, of its configuration."""
+    text = ask(settings, "ps", "--all", *words, "--format", "json")
+    found: list[Any] = [msgspec.json.decode(line) for line in text.splitlines() if line.strip()]
+    found = found[0] if found and isinstance(found[0], list) else found  # other versions give one list
+    key = "com.docker.compose.config-hash="
+    for row in found:
+        labels = row["Labels"].split(",")
+        row["Hash"] = next((label.removeprefix(key) for label in labels if label.startswith(key)), "")
+    return found
+
+
+def states(settings: Settings) -> dict[str, str]:
+    """Compose's word for each: the checks are its own, in compose.yaml."""
+    found = {}
+    for row in rows(settings):
+        said = row["Health"] or row["State"]
+        said = f"exited {row['ExitCode']}" if said == "exited" else said
+        found[row["Service"]] = "up" if said == "healthy" else said
+    return found
+
+
+def names(settings: Settings, profile: str) -> set[str]:
+    """The services that only this profile adds."""
+    return {name for name, each in _config(settings, "--profile", "*").items() if profile in each.get("profiles", [])}
+
+
+def absent(settings: Settings) -> dict[str, str]:
+    """The images that must be pulled first, with a service that needs each."""
+    wanted = {each["image"]: name for name, each in _config(settings).items() if "build" not in each}
+    listed = subprocess.run(
+        ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"],
+        capture_output=True,
+        text=True,
+        timeout=ASK_SECONDS,
+        check=False,
+    )
+    there = set(listed.stdout.splitlines())
+    return {image: name for image, name in wanted.items() if {image, f"{image}:latest"}.isdisjoint(there)}
+
+
+def built(settings: Settings) -> list[str]:
+    """One service for each image that is ours: two that build the same one at once would be in each other's way."""
+    return sorted({each["image"]: name for name, each in _config(settings).items() if "build" in each}.values())
+
+
+def _config(settings: Settings, *words: str) -> dict[str, dict[str, Any]]:
+    done = run(settings, *words, "config", "--format", "json")
+    found: dict[str, dict[str, Any]] = msgspec.json.decode(done.stdout)["services"] if not done.returncode else {}
+    return found
