@@ -15,9 +15,9 @@ from typing import Any
 
 from uuid_utils import uuid4, uuid7
 
-from api.environ import BEGUN, BODY, FIELDS
+from api.environ import BEGUN, BODY, FAULT, FIELDS
 from api.metrics import Metrics
-from api.replies import timed_out, unauthorized
+from api.replies import no_body, unauthorized
 from api.trace import trace_id
 from lab.events import NotRecordedError, Request, Writer
 
@@ -62,12 +62,13 @@ def wrap(wsgi: Wsgi, events: Writer, metrics: Metrics, key: str) -> Wsgi:
             answered = status[:3]
             return start_response(status, headers + (_DOCS if path.startswith("/docs") else _JSON), exc_info)
 
-        allowed = not wanted or path.startswith(OPEN) or _brings(environ, wanted)
-        answer = wsgi if allowed else unauthorized()
-        try:
+        answer: Wsgi = wsgi
+        if not allowed(environ, wanted):
+            answer = unauthorized()
+        elif FAULT in environ:
+            answer = no_body(environ[FAULT])
+        else:
             environ[BODY] = _read(environ, LIMITS.get(path, 0))
-        except TimeoutError:
-            answer = timed_out()
         with turn:
             body = answer(environ, start)
             route = path if path in ROUTES else "other"
@@ -80,12 +81,15 @@ def wrap(wsgi: Wsgi, events: Writer, metrics: Metrics, key: str) -> Wsgi:
     return app
 
 
-def _brings(environ: dict[str, Any], wanted: bytes) -> bool:
+def allowed(environ: dict[str, Any], wanted: bytes) -> bool:
+    """Whether the request needs no key, or brings it."""
+    if not wanted or environ["PATH_INFO"].startswith(OPEN):
+        return True
     return hmac.compare_digest(environ.get("HTTP_X_API_KEY", "").encode("latin-1"), wanted)
 
 
 def _read(environ: dict[str, Any], limit: int) -> bytes | None:
-    """The body; None if it is longer than `limit`. Raises TimeoutError when the server says that it came too late."""
+    """The body; None if it is longer than `limit`."""
     length = environ.get("CONTENT_LENGTH") or ""
     if length.isdigit() and int(length) > limit:
         return None

@@ -61,6 +61,8 @@ class Follower:
         self._events, self._metrics = events, metrics
         self._again = 0.0
         self._unusable: dict[Path, str] = {}
+        # The card of a model that came from the disk and was not compared yet.
+        self._unsure = b""
 
     def start(self, seconds: float) -> None:
         """Serve what was kept, and follow the alias from now on, looking every `seconds`."""
@@ -73,7 +75,7 @@ class Follower:
             champion = self.registry.champion()
             if champion is None:
                 self._blame(f"{self.registry.model} has no champion yet: train one with `make train`")
-            elif self.model is not None and champion.number == self.model.version:
+            elif self._serves(champion):
                 self.fault, self.refused = "", None
             elif not self._refused(champion.number):
                 self._swap(champion)
@@ -81,6 +83,17 @@ class Follower:
             self._blame(error.message)
         if self.model is None:  # another worker may have kept one since
             self._restore()
+
+    def _serves(self, champion: Version) -> bool:
+        """Whether this is what is served. What was kept has only its number from a registry, and that may have been
+        another one: its card is compared, once.
+        """
+        if self.model is None or champion.number != self.model.version:
+            return False
+        if self._unsure and self.registry.download(champion)[0] != self._unsure:
+            return False
+        self._unsure = b""
+        return True
 
     def _refused(self, version: int) -> bool:
         return self.refused is not None and self.refused.version == version and time.monotonic() < self._again
@@ -97,7 +110,7 @@ class Follower:
             self.refused = Refused(champion.number, error.message)
             raise
         self._serve(model)
-        self.fault, self.refused = "", None
+        self.fault, self.refused, self._unsure = "", None, b""
         self._store(Kept(champion.number, *package))
 
     def _alert(self, version: int, reason: str) -> None:
@@ -139,6 +152,7 @@ class Follower:
             try:
                 kept = msgspec.msgpack.decode(path.read_bytes(), type=Kept)
                 self._serve(load(kept.version, kept.card, kept.model))
+                self._unsure = kept.card
             except FileNotFoundError:
                 continue
             except (OSError, msgspec.DecodeError, LabError) as error:

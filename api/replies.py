@@ -9,7 +9,7 @@ from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
 from api.codec import InvalidError
-from api.environ import FIELDS
+from api.environ import FIELDS, LATE
 from api.trace import trace_id
 from lab.events import NotRecordedError
 
@@ -36,8 +36,13 @@ def unauthorized() -> Response:
     return answer
 
 
-def timed_out() -> Response:
-    answer = problem(408, "Request Timeout", "the body did not come in time: send it again, at once")
+def no_body(fault: str) -> Response:
+    """The answer to a request whose body the server could not wait for."""
+    if fault == LATE:
+        answer = problem(408, "Request Timeout", "the body did not come in time: send it again, at once")
+    else:
+        answer = problem(503, "Busy", "too many bodies are on their way: send it again in a while")
+        answer.headers["Retry-After"] = "5"
     answer.headers["Connection"] = "close"
     return answer
 

@@ -14,19 +14,22 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from io import BytesIO
 from time import perf_counter_ns
-from typing import Any, Protocol
+from typing import Any
 
 from flask import Flask
 from granian.rsgi import HTTPProtocol, ProtocolClosed, ProtocolError, Scope  # type: ignore[attr-defined]
 
 from api import create_app
-from api.edge import LIMITS, Wsgi
-from api.environ import BEGUN
+from api.edge import LIMITS, Wsgi, allowed
+from api.environ import BEGUN, BUSY, FAULT, LATE
 
 # In which a whole body must be here: the largest batch at 5 Mbit/s.
 BODY_SECONDS = 30.0
+# What all the batches that a worker waits for may have together: slow clients must not fill its memory, and those
+# with one record must not suffer from those with many.
+ALL_BATCHES, SMALL = 64 * 2**20, LIMITS["/predict"]
 # A body beyond its limit is read and dropped up to here, so that the client reads the refusal; then it is cut.
-MOST_READ = 16 * 2**20
+MOST_READ = 32 * 2**20
 _FIXED = {
     "SCRIPT_NAME": "",
     "wsgi.version": (1, 0),
@@ -35,19 +38,6 @@ _FIXED = {
     "wsgi.multiprocess": True,
     "wsgi.run_once": False,
 }
-
-
-class Body(Protocol):
-    """What the app reads a body from; `read` raises TimeoutError when the client took too long."""
-
-    def read(self, size: int = -1, /) -> bytes: ...
-
-
-class Late:
-    """The body that did not come in time."""
-
-    def read(self, _size: int = -1, /) -> bytes:
-        raise TimeoutError
 
 
 class Server:
@@ -60,23 +50,37 @@ class Server:
         """Make the app when the worker begins: its threads would not outlive the fork."""
         self._app: Wsgi = self._make().wsgi_app
         self._seconds = float(os.environ.get("BODY_SECONDS", BODY_SECONDS))
+        self._key, self._awaited = os.environ.get("API_KEY", "").encode(), 0
 
     async def __rsgi__(self, scope: Scope, protocol: HTTPProtocol) -> None:
         environ = _environ(scope)
-        try:
-            if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-                async with asyncio.timeout(self._seconds):
-                    environ["wsgi.input"] = await _body(environ, protocol)
-        except TimeoutError:
-            environ["wsgi.input"] = Late()
-        except (ProtocolClosed, ProtocolError):  # the client left half-way
-            environ["wsgi.input"] = BytesIO()
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD") and allowed(environ, self._key):
+            await self._receive(environ, protocol)
         protocol.response_bytes(*_answer(self._app, environ))
 
+    async def _receive(self, environ: dict[str, Any], protocol: HTTPProtocol) -> None:
+        """Put the body into `environ`, or why there is none."""
+        length, limit = environ.get("CONTENT_LENGTH", ""), LIMITS.get(environ["PATH_INFO"], 0)
+        size = min(int(length), limit) if length.isdigit() else limit
+        if size <= SMALL:
+            size = 0
+        elif self._awaited + size > ALL_BATCHES:
+            environ[FAULT] = BUSY
+            return
+        self._awaited += size
+        try:
+            async with asyncio.timeout(self._seconds):
+                environ["wsgi.input"] = await _body(length, limit, protocol)
+        except TimeoutError:
+            environ[FAULT] = LATE
+        except (ProtocolClosed, ProtocolError):  # the client left half-way: it reads no answer
+            pass
+        finally:
+            self._awaited -= size
 
-async def _body(environ: dict[str, Any], protocol: HTTPProtocol) -> Body:
+
+async def _body(length: str, limit: int, protocol: HTTPProtocol) -> BytesIO:
     """The body, up to a byte more than its route allows, for the app to refuse."""
-    length, limit = environ.get("CONTENT_LENGTH", ""), LIMITS.get(environ["PATH_INFO"], 0)
     if length.isdigit() and int(length) <= limit:
         return BytesIO(await protocol())
     kept, seen = bytearray(), 0

@@ -13,6 +13,7 @@ from api.bake import bake
 from api.trace import TraceFilter, trace_id
 from lab import events
 from lab.errors import LabError
+from lab.registry import Version
 
 GOOD = {"a": 1, "b": 0.5}
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -164,6 +165,30 @@ def test_no_unsound_package_is_baked(image, tmp_path):
     (tmp_path / "empty").mkdir()
     assert bake(tmp_path / "empty", tmp_path / "other") is None
     assert not list((tmp_path / "other").iterdir())
+
+
+def test_a_kept_model_of_another_registry_is_replaced(settings, package):
+    """The same number is not the same model: the card is compared, once."""
+    app = create_app(settings)
+    follower = app.extensions["follower"]
+    described, onnx = package
+    other = msgspec.json.encode({**described, "title": "Another"})
+
+    class Other:
+        model, asked = "small", 0
+
+        def champion(self):
+            return Version("small", 7, "", "", {})
+
+        def download(self, _):
+            self.asked += 1
+            return other, onnx
+
+    follower.registry = Other()
+    for _ in range(3):
+        follower.poll()
+    assert follower.model.card.title == "Another"
+    assert follower.registry.asked == 2, "to compare, and to serve"
 
 
 def test_the_key_is_asked_for(settings):
