@@ -18,10 +18,19 @@ STAND_INS = os.pathsep.join(("compose.yaml", "tests/docker/stand-ins.yaml"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs an engine where there is none; keep the order in which the tests of both engines were written."""
+    places = [place for place, item in enumerate(items) if item.path.name == "test_both.py"]
+    written = sorted((items[place] for place in places), key=_written)
+    for place, item in zip(places, written, strict=True):
+        items[place] = item
     if fault := containers.fault():
         for item in items:
             if "tests/docker" in str(item.path):
                 item.add_marker(pytest.mark.skip(reason=fault.message))
+
+
+def _written(item: pytest.Item) -> tuple[str, int]:
+    return item.function.__module__, item.function.__code__.co_firstlineno
 
 
 def docker(*words: str, seconds: int = 120) -> str:
@@ -63,3 +72,9 @@ def boxed(tmp_path_factory) -> Iterator[Lab]:
         yield made
     finally:
         made.run(sys.executable, "-m", "lab", "reset", "--yes", seconds=300)
+
+
+@pytest.fixture(scope="session")
+def lab(boxed: Lab) -> Lab:
+    """For the tests that both engines have: test_both.py."""
+    return boxed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -11,7 +12,9 @@ import msgspec
 import pytest
 import urllib3
 
+from lab.registry import Registry
 from lab.services import CONTAINERS
+from tests.conftest import Lab, free_port
 from tests.docker.conftest import PROJECT, docker, inspect, ours
 from tests.lab.conftest import BENIGN, Load, eventually
 
@@ -136,6 +139,33 @@ def _settings(lab) -> list[str]:
     lines = (lab.root / ".env.example").read_text().splitlines()
     known = [line for line in lines if re.match(r"[A-Z_0-9]+=", line) and line.partition("=")[0] not in lab.env]
     return [*known, "MODEL_NAME=breast-cancer-wisconsin", f"LAB_UID={os.getuid()}", f"LAB_GID={os.getgid()}"]
+
+
+def test_a_released_image_has_its_champion_inside(boxed, tmp_path):
+    """Built with a package, it serves that with the registry away, on a read-only root and with nothing kept."""
+    registry = Registry(boxed.url("MLFLOW_PORT"), "breast-cancer-wisconsin")
+    card, model = registry.download(registry.version(1))
+    for name, body in (("card.json", card), ("model.onnx", model), ("version", b"1")):
+        (tmp_path / name).write_bytes(body)
+    image, port = f"lab/released:{PROJECT}", free_port(set())
+    context = ["--build-context", f"package={tmp_path}", "--file", "api/Dockerfile", "--tag", image, str(boxed.root)]
+    assert boxed.run("docker", "build", *context).returncode == 0
+    confined = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--network", f"{PROJECT}_lab"]  # noqa: S108
+    wanted = ["-e", "MLFLOW_TRACKING_URI=http://127.0.0.1:9", "-e", "MODEL_NAME=breast-cancer-wisconsin"]
+    name = docker("run", "--detach", *confined, *wanted, "--publish", f"127.0.0.1:{port}:8000", image)
+    try:
+        alone = Lab(boxed.root, boxed.env | {"API_PORT": str(port)})
+        assert eventually(lambda: _answers(alone))
+        assert alone.api("GET", "/readyz")[1]["version"] == 1
+        assert alone.api("POST", "/predict", BENIGN)[1]["label"] == "benign"
+    finally:
+        docker("rm", "--force", "--volumes", name)
+
+
+def _answers(lab) -> bool:
+    with contextlib.suppress(urllib3.exceptions.HTTPError):
+        return lab.api("GET", "/healthz")[0] == 200
+    return False
 
 
 def test_down_and_up_keep_everything(boxed):

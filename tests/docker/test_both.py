@@ -1,0 +1,18 @@
+"""The tests of the lab of processes that ask nothing of processes: containers give the same answers."""
+
+# ruff: noqa: F401
+
+from tests.browser.test_dashboard import browser, test_moving_the_sliders_changes_the_answer
+from tests.lab.test_lab import (
+    test_a_lock_file_that_dvc_left_empty_is_made_again,
+    test_dvc_pull_gives_the_bytes_back,
+    test_every_wrong_field_is_named,
+    test_the_card_says_where_the_model_comes_from,
+    test_the_champion_answers,
+    test_the_dashboard_is_there,
+    test_the_runs_are_in_mlflow,
+    test_the_same_again_registers_nothing,
+    test_up_ends_with_the_table,
+)
+from tests.lab.test_load import test_without_an_api_it_says_what_to_do
+from tests.lab.test_pipeline import test_a_stage_that_fails_stops_the_pipeline
