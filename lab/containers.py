@@ -158,7 +158,9 @@ def _end_tasks(settings: Settings) -> None:
     """End the tasks that the stand-in AWS left: they are on the lab's network, and Compose does not know them."""
     label = f"label=ministack.instance={project(settings)}-aws:4566"
     if ids := _said("docker", "ps", "--all", "--quiet", "--filter", label)[1]:
-        subprocess.run(["docker", "rm", "--force", *ids.split()], capture_output=True, timeout=60, check=False)
+        subprocess.run(
+            ["docker", "rm", "--force", "--volumes", *ids.split()], capture_output=True, timeout=60, check=False
+        )
 
 
 def _step(settings: Settings, progress: Progress, what: str, words: list[str]) -> None:
