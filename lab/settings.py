@@ -61,7 +61,7 @@ SETTINGS = (
     Setting("S3_MASTER_PORT", "9333", "SeaweedFS inside; this port and the same plus 10000"),
     Setting("S3_VOLUME_PORT", "9340", "SeaweedFS inside; this port and the same plus 10000"),
     Setting("S3_FILER_PORT", "8888", "SeaweedFS inside; this port and the same plus 10000"),
-    Setting("S3_ADMIN_PORT", "23646", "SeaweedFS inside; this port and the same plus 10000"),
+    Setting("S3_ADMIN_PORT", "9350", "SeaweedFS inside; this port and the same plus 10000"),
     Setting("S3_BUCKET", "lab", "the bucket that holds dvc/, mlflow/ and ledger/"),
     Setting("S3_ENDPOINT_URL", "", "S3 elsewhere; empty means the lab's own"),
     Setting("S3_ACCESS_KEY", None, "who signs in to S3"),

@@ -61,8 +61,10 @@ class Lab:
 
 
 def free_port(taken: set[int]) -> int:
-    """A port that is free, as is the one 10000 above it, where SeaweedFS may put gRPC."""
-    for port in range(20_000 + os.getpid() % 5_000, 32_000):
+    """A port that is free, as is the one 10000 above it, where SeaweedFS may put gRPC; both below Linux's ephemeral ones,
+    which any outgoing connection may take.
+    """
+    for port in range(10_500 + os.getpid() % 5_000, 22_700):
         if port not in taken and all(_is_free(p) for p in (port, port + 10_000)):
             taken |= {port, port + 10_000}
             return port
