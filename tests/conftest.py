@@ -61,8 +61,9 @@ class Lab:
 
 
 def free_port(taken: set[int]) -> int:
-    """A port that is free, as is the one 10000 above it, where SeaweedFS may put gRPC; both below Linux's ephemeral ones,
-    which any outgoing connection may take.
+    """A port that is free, as is the one 10000 above it, where SeaweedFS may put gRPC.
+
+    Both are below Linux's ephemeral ones, which any outgoing connection may take.
     """
     for port in range(10_500 + os.getpid() % 5_000, 22_700):
         if port not in taken and all(_is_free(p) for p in (port, port + 10_000)):
