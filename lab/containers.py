@@ -13,8 +13,8 @@ from lab.compose import NAME as NAME
 from lab.compose import ask, project
 from lab.compose import states as states
 from lab.console import Progress
-from lab.engine import REPRODUCE, remember
 from lab.errors import LabError
+from lab.ground import REPRODUCE, remember
 from lab.services import CONTAINERS, ELASTIC, Service
 from lab.settings import ROOT, STATE, Settings
 

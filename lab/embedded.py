@@ -20,8 +20,8 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from lab import pipeline, preflight, problem
 from lab.console import Progress
-from lab.engine import BIN, REPRODUCE, environment, remember
 from lab.errors import LabError
+from lab.ground import BIN, REPRODUCE, environment, remember
 from lab.services import SERVICES, Service
 from lab.settings import ROOT, STATE, Settings
 

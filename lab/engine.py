@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sysconfig
-from pathlib import Path
 from typing import Protocol
 
-from lab import problem
+from lab import containers, embedded, ground
 from lab.console import Progress
 from lab.errors import LabError
 from lab.services import Service
-from lab.settings import ROOT, SETTINGS, STATE, Settings
-
-BIN = Path(sysconfig.get_path("scripts"))
-MADE_BY = STATE / "engine"
-REPRODUCE = ["-m", "trainer", "reproduce", "--version"]
+from lab.settings import Settings
 
 
 class Engine(Protocol):
@@ -63,7 +56,7 @@ def choose(settings: Settings) -> Engine:
 
     Raises LabError when the one asked for is not there, or is not the one that made the state.
     """
-    wanted, before = settings["ENGINE"], _made_by()
+    wanted, before = settings["ENGINE"], ground.made_by()
     if wanted not in ("auto", "docker", "embedded"):
         raise LabError(f"ENGINE is {wanted!r}", "it may be auto, embedded or docker")
     if before and wanted not in ("auto", before):
@@ -72,61 +65,19 @@ def choose(settings: Settings) -> Engine:
             f"go on with it: make up ENGINE={before}; or remove its state first: make reset",
         )
     if wanted == "auto":
-        wanted = before or ("embedded" if containers_fault() else "docker")
+        wanted = before or ("embedded" if containers.fault() else "docker")
     return _named(wanted)
 
 
 def present(settings: Settings) -> Engine:
     """The engine that made this lab's state, whatever ENGINE says; the one for `make up` when there is no state."""
-    before = _made_by()
+    before = ground.made_by()
     return _named(before) if before else choose(settings)
 
 
-def containers_fault() -> LabError | None:
-    from lab import containers
-
-    return containers.fault()
-
-
 def _named(name: str) -> Engine:
-    from lab import containers, embedded
-
     if name == "docker":
         if fault := containers.fault():
             raise LabError(fault.message, fault.remedy)
         return containers
     return embedded
-
-
-def remember(name: str) -> None:
-    """Note which engine makes the state from now on, so that every later command finds it."""
-    STATE.mkdir(mode=0o700, exist_ok=True)
-    MADE_BY.write_text(name)
-
-
-def _made_by() -> str:
-    try:
-        return MADE_BY.read_text().strip()
-    except OSError:
-        # A state from before there were two.
-        return "embedded" if (STATE / "mlflow").exists() else ""
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    """The environment of a process of the lab: this one's, the settings, and this clone's programs."""
-    stated = problem.load(settings.params)
-    return {
-        **os.environ,
-        **{s.name: settings.values[s.name] for s in SETTINGS},
-        "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
-        "PYTHONUNBUFFERED": "1",
-        # ONNX Runtime would report to its makers.
-        "ORT_DISABLE_TELEMETRY": "1",
-        "LAB_STATE": str(STATE),
-        "LAB_BIN": str(BIN),
-        "LAB_ROOT": str(ROOT),
-        "S3_URL": settings.s3_url,
-        "MLFLOW_URL": settings.mlflow_url,
-        "API_URL": settings.api_url,
-        "MODEL_NAME": stated.name,
-    }

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from lab import engine, http, preflight, s3
+from lab import ground, http, preflight, s3
 from lab.console import Progress
 from lab.errors import LabError
 from lab.settings import ROOT, Settings
@@ -114,7 +114,7 @@ def _show(process: subprocess.Popen[str], progress: Progress) -> None:
 
 def _call(settings: Settings, what: str, command: list[str], seconds: int | None = None) -> None:
     environment = {
-        **engine.environment(settings),
+        **ground.environment(settings),
         "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
         "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
         "PYTHONUNBUFFERED": "1",  # its lines are shown as they come

@@ -7,8 +7,8 @@ import shutil
 import sys
 import time
 
+from lab import containers, http, pipeline, preflight, problem, settings
 from lab import engine as engines
-from lab import http, pipeline, preflight, problem, settings
 from lab.console import Progress, table
 from lab.engine import Engine
 from lab.errors import LabError
@@ -25,7 +25,7 @@ def up() -> None:
     preflight.check_git()
     progress = Progress()
     by_itself = values["ENGINE"] == "auto" and engine.NAME == "embedded" and shutil.which("docker")
-    if by_itself and (fault := engines.containers_fault()):
+    if by_itself and (fault := containers.fault()):
         progress.done(f"without containers: {fault.message}")
     if settings.draw_secrets():
         progress.done(f"wrote fresh secrets to {ENV_FILE}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import container_preflight, containers, engine, preflight, settings
+from lab import container_preflight, containers, engine, ground, preflight, settings
 from lab.errors import LabError
 
 
@@ -26,8 +26,8 @@ def fake_docker(tmp_path, monkeypatch):
     container_preflight._info.cache_clear()
     monkeypatch.setattr(container_preflight, "MADE_WITH", tmp_path / "images.json")
     monkeypatch.setattr(preflight, "STATE", tmp_path)
-    monkeypatch.setattr(engine, "MADE_BY", tmp_path / "engine")
-    monkeypatch.setattr(engine, "STATE", tmp_path)
+    monkeypatch.setattr(ground, "MADE_BY", tmp_path / "engine")
+    monkeypatch.setattr(ground, "STATE", tmp_path)
     monkeypatch.setattr(settings, "ENV_FILE", tmp_path / ".env")
     yield make
     containers.fault.cache_clear()
@@ -72,7 +72,7 @@ def test_containers_where_they_can_run(fake_docker, version):
     fake_docker(script(compose=version))
     assert containers.fault() is None
     assert engine.choose(settings.load({})).NAME == "docker"
-    engine.remember("embedded")
+    ground.remember("embedded")
     assert engine.choose(settings.load({})).NAME == "embedded"
     assert engine.present(settings.load({"ENGINE": "docker"})).NAME == "embedded"
     with pytest.raises(LabError, match="kept by the embedded engine"):
