@@ -76,6 +76,8 @@ def start(settings: Settings, progress: Progress) -> None:
     compose.check(settings)
     running = states(settings)
     container_preflight.check(settings, services(settings), running)
+    if not settings.lite and (note := container_preflight.map_count_note()):
+        progress.done(f"note: {note}")
     if images := compose.absent(settings):
         _step(settings, progress, f"{', '.join(images)} to be pulled", ["pull", "--quiet", *images.values()])
     _step(settings, progress, "the images to be built", ["build", *compose.built(settings)])

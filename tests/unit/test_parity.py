@@ -141,3 +141,33 @@ def test_what_a_configuration_asks_for_is_given(name):
             assert set(re.findall(r"\$\{(\w+)\}", text)) <= service.get("environment", {}).keys(), file
             for host in re.findall(r"(?:http://|\[\")([a-z][a-z-]+):\d{4}", text):
                 assert host in compose() or host == "localhost", (file, host)
+
+
+def test_kibana_sizes_its_own_heap():
+    """By its limit, of which it takes three quarters; half a gigabyte less and it dies in use."""
+    kibana = compose()["kibana"]
+    assert kibana["mem_limit"] == "2g"
+    assert "NODE_OPTIONS" not in kibana["environment"]
+
+
+def test_elastic_has_five_minutes_to_start():
+    """Its healthchecks count no failure before; the others' figures stay as they are."""
+    for name, service in compose().items():
+        check = service.get("healthcheck", {})
+        assert "elastic" not in service.get("profiles", []) or not check or check["start_period"] == "300s", name
+        assert not check or (check["interval"], check["retries"]) == ("30s", 3)
+
+
+def test_what_is_mounted_from_the_host_may_be_read_under_selinux():
+    """z on every file of this clone, read-only but for the pipeline's work; never on the engine's socket."""
+    for name, service in compose().items():
+        for volume in service.get("volumes", []):
+            source, _, options = [*volume.split(":"), ""][:3]
+            given = set(filter(None, options.split(",")))
+            if source.startswith("/"):
+                assert source == "/var/run/docker.sock"
+                assert not given & {"z", "Z"}
+            elif source.startswith("."):
+                assert given == ({"z"} if name == "trainer" else {"ro", "z"}), (name, volume)
+            else:
+                assert not given & {"z", "Z"}, "the engine labels its own volumes"
