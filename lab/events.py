@@ -23,6 +23,9 @@ from lab.errors import LabError, from_os_error
 ECS_VERSION = "9.1.0"
 LIMIT = 64 * 2**20
 SUFFIX = ".ndjson"
+# Every dataset there may be. Logstash, Elasticsearch's templates and Kibana's data views know the same ones; nothing
+# writes a decision yet.
+DATASETS = ("lab.prediction", "lab.feedback", "lab.request", "lab.decision", "lab.alert")
 
 # Attribute to name on disk: ECS's own where it has one, else under lab.*.
 NAMES = {

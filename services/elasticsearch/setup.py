@@ -12,6 +12,7 @@ the standard library only.
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import os
 import sys
@@ -51,20 +52,21 @@ class Server:
         headers = {"Authorization": self._sign_in, "Content-Type": kind, "kbn-xsrf": "lab"}
         request = urllib.request.Request(self.url + path, body, headers, method=method)  # noqa: S310
         try:
-            with self._opener.open(request, timeout=ANSWER_SECONDS) as answer:
+            try:
+                answer = self._opener.open(request, timeout=ANSWER_SECONDS)
+            except urllib.error.HTTPError as error:
+                answer = error
+            with answer:
                 return answer.status, _value(answer.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, _value(error.read())
-        except OSError as error:  # refused, reset, timed out, no such host
-            return 0, str(getattr(error, "reason", error))
+        # Refused, reset, timed out, no such host; or cut off half-way, or not HTTP.
+        except (OSError, http.client.HTTPException) as error:
+            return 0, str(getattr(error, "reason", error)) or repr(error)
 
-    def put(self, path: str, value: Any, method: str = "PUT") -> Any:
+    def put(self, path: str, value: Any) -> None:
         """Send a JSON value, again while the server is not ready for it; raise SetupError unless it is taken."""
-        status, said = self.wait(method, path, json.dumps(value).encode(), until=_answered)
+        status, said = self.wait("PUT", path, json.dumps(value).encode(), until=_answered)
         if not 200 <= status < 300:
-            raise SetupError(f"{self.name} answered {method} {path} with {status}: {_reason(said)}")
-        return said
+            raise SetupError(f"{self.name} answered PUT {path} with {status}: {_reason(said)}")
 
     def wait(
         self,
@@ -100,21 +102,27 @@ def set_up_elasticsearch(server: Server) -> None:
     """Put the users, roles, lifecycle, templates and data streams there; raise SetupError."""
     health = "/_cluster/health?wait_for_status=yellow&timeout=5s"
     server.wait("GET", health, until=lambda status, _: status == 200)
-    server.put("/_security/user/kibana_system/_password", {"password": secret("KIBANA_PASSWORD")}, method="POST")
+    server.put("/_security/user/kibana_system/_password", {"password": secret("KIBANA_PASSWORD")})
     _put_folder(server, "roles", "/_security/role")
     for name, user in read(HERE / "users.json").items():
         server.put(f"/_security/user/{name}", {"password": secret(user["password"]), "roles": user["roles"]})
         print(f"user {name}")
     _put_folder(server, "ilm", "/_ilm/policy")
     _put_folder(server, "component_templates", "/_component_template")
+    for file in sorted((HERE / "index_templates").glob("*.json")):
+        for name in read(file)["composed_of"]:
+            _wait_for_template(server, "/_component_template", name)
     _put_folder(server, "index_templates", "/_index_template")
-    for name in read(HERE / "data_streams.json"):
-        _create_data_stream(server, name)
+    for template, names in read(HERE / "data_streams.json").items():
+        _wait_for_template(server, "/_index_template", template)
+        for name in names:
+            _create_data_stream(server, name)
 
 
 def set_up_kibana(server: Server) -> None:
     """Import data views and dashboards over those of the same id; raise SetupError."""
-    server.wait("GET", "/api/status", until=_available)
+    # 200 as soon as it can serve, 503 before; a plugin that is not well does not change that.
+    server.wait("GET", "/api/status", until=lambda status, _: status == 200)
     objects = b"".join(path.read_bytes().rstrip(b"\n") + b"\n" for path in sorted(OBJECTS.glob("*.ndjson")))
     body, kind = _form("lab.ndjson", objects)
     path = "/api/saved_objects/_import?overwrite=true"
@@ -146,6 +154,14 @@ def _put_folder(server: Server, folder: str, path: str) -> None:
         print(f"{folder.replace('_', ' ')}: {file.stem}")
 
 
+def _wait_for_template(server: Server, path: str, name: str) -> None:
+    """Wait for a template that Elasticsearch makes by itself, some time after its start; one of ours is there."""
+    path = f"{path}/{urllib.parse.quote(name)}"
+    status, said = server.wait("GET", path, until=lambda status, said: _answered(status, said) and status != 404)
+    if status != 200:
+        raise SetupError(f"{server.name} answered GET {path} with {status}: {_reason(said)}")
+
+
 def _create_data_stream(server: Server, name: str) -> None:
     """Make it, so that a dashboard finds its fields before the first event comes; one that is there stays."""
     status, said = server.wait("PUT", f"/_data_stream/{name}", until=_answered)
@@ -157,13 +173,6 @@ def _create_data_stream(server: Server, name: str) -> None:
 
 def _answered(status: int, _: Any) -> bool:
     return status not in NOT_NOW
-
-
-def _available(status: int, said: Any) -> bool:
-    try:
-        return status == 200 and said["status"]["overall"]["level"] == "available"
-    except (KeyError, TypeError):
-        return False
 
 
 def _form(name: str, content: bytes) -> tuple[bytes, str]:

@@ -1,4 +1,8 @@
-"""A reader of Logstash's configuration language, as far as a pipeline of ours uses it, after its published grammar."""
+"""A reader of Logstash's configuration language, as far as a pipeline of ours uses it, after its published grammar.
+
+It refuses what that grammar refuses. PyPI's logstash-pipeline-parser does not: it takes ["a" "b"] for an array, and two
+settings with nothing between them.
+"""
 
 from __future__ import annotations
 
@@ -20,24 +24,34 @@ COMPARE = ("==", "!=", "=~", "!~", "<", ">", "<=", ">=", "in", "not")
 def parse(text: str) -> dict[str, list[tuple[str, dict[str, Any]]]]:
     """The plugins of each section with their settings, those under a condition too; raise SyntaxError."""
     reader, sections = _Reader(_tokens(text)), {}
-    while reader.next:
+    while reader.next or not sections:
         section = reader.take("input", "filter", "output")
         sections[section] = reader.block()
     return sections
 
 
-def _tokens(text: str) -> list[str]:
-    found, place = [], 0
+class _Token(str):
+    """A token; `gap` is what stands between it and the one before: white space, comments."""
+
+    gap = ""
+
+
+def _tokens(text: str) -> list[_Token]:
+    found: list[_Token] = []
+    place = end = 0
     while place < len(text):
         if not (match := TOKEN.match(text, place)):
             raise SyntaxError(f"unexpected {text[place : place + 20]!r}")
-        found += [match[1]] if match[1] else []
         place = match.end()
+        if match[1]:
+            found.append(_Token(match[1]))
+            found[-1].gap = text[end : match.start(1)]
+            end = place
     return found
 
 
 class _Reader:
-    def __init__(self, tokens: list[str]) -> None:
+    def __init__(self, tokens: list[_Token]) -> None:
         self._tokens = tokens
 
     @property
@@ -57,7 +71,7 @@ class _Reader:
             if (name := self.take()) == "if":
                 found += self.branch()
             else:
-                found.append((name, self.settings()))
+                found.append((name, self.settings(spaced=True)))
         self.take("}")
         return found
 
@@ -72,10 +86,13 @@ class _Reader:
             found += self.block()
         return found
 
-    def settings(self) -> dict[str, Any]:
-        found = {}
+    def settings(self, spaced: bool = False) -> dict[str, Any]:
+        """Of a plugin, which must be `spaced`, or the entries of a hash."""
+        found: dict[str, Any] = {}
         self.take("{")
         while self.next != "}":
+            if found and spaced and not self._tokens[0].gap[:1].isspace():
+                raise SyntaxError(f"{self.next!r} where white space is due")
             name = self.string() if self.next.startswith(('"', "'")) else self.take()
             self.take("=>")
             found[name] = self.value()
@@ -87,7 +104,7 @@ class _Reader:
             return self.array()
         if self.next == "{":
             return self.settings()
-        if not re.match(r"[\"'\w-]", self.next):
+        if not re.match(r"[\"'\d-]|[A-Za-z_]\w+$", self.next):
             raise SyntaxError(f"{self.next or 'the end'!r} where a value is due")
         return self.string()
 
@@ -95,9 +112,9 @@ class _Reader:
         found: list[Any] = []
         self.take("[")
         while self.next != "]":
-            found.append(self.value())
-            if self.next != "]":
+            if found:
                 self.take(",")
+            found.append(self.value())
         self.take("]")
         return found
 
@@ -105,28 +122,40 @@ class _Reader:
         return self._tokens.pop(0).strip("\"'")
 
     def condition(self) -> None:
-        self.operand()
-        if self.next in COMPARE:
-            if self.take(*COMPARE) == "not":
-                self.take("in")
-            self.operand()
+        self.expression()
         if self.next in ("and", "or", "xor", "nand"):
             self.take(self.next)
             self.condition()
 
-    def operand(self) -> None:
+    def expression(self) -> None:
+        negated = self.next == "!"
+        if negated:
+            self.take("!")
         if self.next == "(":
             self.take("(")
             self.condition()
             self.take(")")
-        elif self.next == "!":
-            self.take("!")
+        elif negated:
+            self.selector()
+        else:
             self.operand()
-        elif self.next == "[" and self._tokens[1:2] and self._tokens[1][0] not in "\"'":
-            while self.next == "[":
-                self.field()
+            if self.next in COMPARE:
+                if self.take(*COMPARE) == "not":
+                    self.take("in")
+                self.operand()
+
+    def operand(self) -> None:
+        if self.next == "[" and self._tokens[1:2] and self._tokens[1][0] not in "\"'":
+            self.selector()
+        elif NAME.match(self.next):
+            raise SyntaxError(f"{self.next!r} where a string, a number or a field is due")
         else:
             self.value()
+
+    def selector(self) -> None:
+        self.field()
+        while self.next == "[" and not self._tokens[0].gap:
+            self.field()
 
     def field(self) -> None:
         self.take("[")

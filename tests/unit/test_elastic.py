@@ -18,7 +18,9 @@ SERVICES = Path(__file__).resolve().parents[2] / "services"
 ELASTIC = SERVICES / "elasticsearch"
 # What the dashboards use of the traces; these names are the APM Server's.
 APM_FIELDS = {"@timestamp": "date", "transaction.name": "keyword", "transaction.duration.us": "long"}
-EVENTS = [events.Prediction, events.Feedback, events.Request, events.Alert]
+EVENTS = events.Event.__subclasses__()
+# Those of lab/events.py, and one for lines that are no event.
+DATASETS = {*events.DATASETS, "lab.unreadable"}
 
 
 def load(path):
@@ -38,7 +40,7 @@ def leaves(properties, prefix=""):
 
 MAPPINGS = load("component_templates/lab@mappings.json")["template"]["mappings"]
 FIELDS = leaves(MAPPINGS["properties"])
-STREAMS = load("data_streams.json")
+STREAMS = load("data_streams.json")["lab"]
 USERS = load("users.json")
 PIPELINE = (SERVICES / "logstash/pipeline/lab.conf").read_text()
 OBJECTS = [json.loads(line) for path in (SERVICES / "kibana/objects").glob("*.ndjson") for line in path.open()]
@@ -79,18 +81,32 @@ def test_the_index_template_wins_and_is_whole():
     assert template["priority"] > 100
     own = {path.stem for path in (ELASTIC / "component_templates").glob("*.json")}
     assert own <= set(template["composed_of"]) <= own | {"ecs@mappings"}
-    settings = load("component_templates/lab@settings.json")["template"]["settings"]
-    assert (ELASTIC / "ilm" / f"{settings['index.lifecycle.name']}.json").is_file()
-    assert all(fnmatch.fnmatch(name, template["index_patterns"][0]) for name in STREAMS)
+    settings = load("component_templates/lab@settings.json")["template"]["settings"]["index"]
+    assert (ELASTIC / "ilm" / f"{settings['lifecycle']['name']}.json").is_file()
 
 
-def test_every_dataset_has_its_data_stream():
-    """What the API writes, what Logstash lets through and what the setup makes are the same names."""
-    fields = [field for event in EVENTS for field in msgspec.structs.fields(event)]
-    datasets = {field.default for field in fields if field.name == "dataset"}
-    let_through = set(re.findall(r'"(lab\.\w+)"', PIPELINE))
-    assert datasets <= let_through
-    assert {f"logs-{name}-default" for name in let_through} == set(STREAMS)
+def test_the_datasets_are_the_same_everywhere():
+    """The events, Logstash, the index template, the data streams and the data views: none has one more or one less."""
+    fields = [field for event in EVENTS for field in msgspec.structs.fields(event) if field.name == "dataset"]
+    # Nothing writes a decision yet.
+    assert {field.default for field in fields} | {"lab.decision"} == set(events.DATASETS)
+    (let_through,) = re.findall(r"\[event\]\[dataset\] in \[([^\]]*)\]", PIPELINE)
+    put_aside = re.findall(r'"\[data_stream\]\[dataset\]" => "(lab[^"]*)"', PIPELINE)
+    assert sorted(re.findall(r'"([^"]*)"', let_through)) == sorted(events.DATASETS)
+    assert {*events.DATASETS, *put_aside} == DATASETS
+    assert sorted(STREAMS) == sorted(f"logs-{name}-default" for name in DATASETS)
+    assert sorted(load("index_templates/lab.json")["index_patterns"]) == sorted(f"logs-{name}-*" for name in DATASETS)
+    views = {f"lab-{name.partition('.')[2]}": f"logs-{name}-*" for name in DATASETS}
+    assert views | {"lab-events": "logs-lab.*-*", "lab-traces": "traces-apm*"} == VIEWS
+
+
+def test_every_view_has_a_data_stream_before_its_first_document():
+    """Else a panel shows an error until the first trace comes. Each stream is made from the template named there."""
+    made = load("data_streams.json")
+    assert made.keys() == {"lab", "traces-apm@template"}
+    names = [name for streams in made.values() for name in streams]
+    assert all(fnmatch.filter(names, pattern) for pattern in VIEWS.values())
+    assert made["traces-apm@template"] == ["traces-apm-default"]
 
 
 def test_roles_reach_what_their_users_write_and_read():
@@ -145,6 +161,13 @@ def test_the_pipeline_keeps_every_line():
         PIPELINE.replace("input {", "inputs {"),
         PIPELINE.replace("[event][id]", "[event][id"),
         PIPELINE.replace('user => "logstash_writer"', 'user => "logstash_writer'),
+        "# nothing",
+        PIPELINE.replace('"lab.alert"', '"lab.alert",'),
+        PIPELINE.replace('"lab.request", ', '"lab.request", , '),
+        PIPELINE.replace('"SHA256"\n      ', '"SHA256"'),
+        PIPELINE.replace('!= "json"', "!= json"),
+        PIPELINE.replace('!= "json"', '!= !"json"'),
+        PIPELINE.replace("[event][id] and [error]", "[event][id] [error]"),
     ],
 )
 def test_the_parser_refuses_a_broken_pipeline(broken):
@@ -167,12 +190,6 @@ def test_every_reference_of_a_saved_object_resolves():
         assert {(ref["name"], ref["id"]) for ref in board["references"]} == within
         assert {view for _, view in within} <= set(VIEWS)
         assert all(panel["gridData"]["x"] + panel["gridData"]["w"] <= 48 for panel in panels)
-
-
-def test_every_data_view_has_data():
-    """Its pattern meets a data stream of the lab's, or the APM Server's."""
-    for pattern in VIEWS.values():
-        assert pattern == "traces-apm*" or fnmatch.filter(STREAMS, pattern)
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda p: p["panelIndex"])

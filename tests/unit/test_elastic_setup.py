@@ -2,78 +2,34 @@
 
 from __future__ import annotations
 
-import base64
-import importlib.util
 import json
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from lab.services import ELASTIC as SERVICES
+from lab.settings import Settings
+from tests.unit.elastic import ECS, TRACES, load_setup, load_smoke, stand_in
 from tests.unit.test_elastic import ELASTIC, OBJECTS, STREAMS, USERS
+
+# Cut off half-way, not HTTP at all, an error cut off, and a connection closed without a word.
+BROKEN = (
+    b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{",
+    b"SSH-2.0-OpenSSH_9.2\r\n",
+    b"HTTP/1.1 404 Not Found\r\nContent-Length: 99\r\n\r\n{",
+    b"",
+)
 
 
 @pytest.fixture
 def server():
-    """A stand-in for all of them: it keeps what is put there, gives what is in `answers`, and is not ready at first."""
-
-    class Handler(BaseHTTPRequestHandler):
-        kept, answers, not_ready, password, importable = {}, {}, 3, "right", True
-
-        def answer(self):
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            sign_in = base64.b64decode(self.headers.get("Authorization", "").removeprefix("Basic ")).decode()
-            status, said = 200, {}
-            if Handler.not_ready:
-                Handler.not_ready -= 1
-                status = 503
-            elif self.path in Handler.answers:
-                Handler.kept[self.path] = sign_in, body
-                said = Handler.answers[self.path]
-            elif sign_in != f"elastic:{Handler.password}":
-                status, said = 401, {"error": {"reason": "unable to authenticate"}}
-            elif self.path.startswith("/_data_stream/") and self.path in Handler.kept:
-                status, said = 400, {"error": {"type": "resource_already_exists_exception"}}
-            elif self.path == "/api/status":
-                said = {"status": {"overall": {"level": "available"}}}
-            elif self.command in ("PUT", "POST"):
-                Handler.kept[self.path] = body
-                if "_import" in self.path:
-                    said = {"success": Handler.importable, "successCount": 10, "errors": [{"id": "lab-alert"}]}
-            text = said if isinstance(said, bytes) else json.dumps(said).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
-
-        do_GET = do_PUT = do_POST = answer  # noqa: N815
-
-        def log_message(self, *_):
-            pass
-
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
-    Handler.url = f"http://127.0.0.1:{httpd.server_port}"
-    yield Handler
-    httpd.shutdown()
-    httpd.server_close()
+    with stand_in() as made:
+        yield made
 
 
 @pytest.fixture
 def setup(server, monkeypatch):
-    """setup.py, hurried, and led to the stand-in."""
-    spec = importlib.util.spec_from_file_location("elastic_setup", ELASTIC / "setup.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(module, "REFUSED_SECONDS", 0.1)
-    values = {user["password"]: f"password of {name}" for name, user in USERS.items()}
-    values |= {"ELASTIC_PASSWORD": "right", "KIBANA_PASSWORD": "k", "SETUP_SECONDS": "5"}
-    values |= {"ELASTICSEARCH_URL": server.url, "KIBANA_URL": server.url}
-    for name, value in values.items():
-        monkeypatch.setenv(name, value)
-    return module
+    return load_setup(server, monkeypatch)
 
 
 def test_setup_waits_and_can_run_again(setup, server, capsys):
@@ -82,8 +38,9 @@ def test_setup_waits_and_can_run_again(setup, server, capsys):
     first = dict(server.kept)
     folders = {"roles": "/_security/role/", "ilm": "/_ilm/policy/", "index_templates": "/_index_template/"}
     expected = {prefix + path.stem for folder, prefix in folders.items() for path in (ELASTIC / folder).glob("*.json")}
-    expected |= {"/_component_template/lab%40mappings", "/_component_template/lab%40settings"}
-    expected |= {f"/_security/user/{name}" for name in USERS} | {f"/_data_stream/{name}" for name in STREAMS}
+    expected |= {"/_component_template/lab@mappings", "/_component_template/lab@settings"}
+    expected |= {f"/_security/user/{name}" for name in USERS}
+    expected |= {f"/_data_stream/{name}" for name in (*STREAMS, "traces-apm-default")}
     assert set(first) == expected | {"/_security/user/kibana_system/_password"}
     user = json.loads(first["/_security/user/lab_reader"])
     assert user == {"password": "password of lab_reader", "roles": ["lab_reader"]}
@@ -92,6 +49,40 @@ def test_setup_waits_and_can_run_again(setup, server, capsys):
     said = capsys.readouterr()
     assert "(there)" in said.out
     assert "password of" not in said.out + said.err
+
+
+@pytest.mark.parametrize("missing", [ECS, TRACES])
+def test_setup_waits_for_elasticsearchs_own_templates(setup, server, monkeypatch, capsys, missing):
+    """Elasticsearch makes them after its start; what is never there ends the wait at its limit, by its name."""
+    server.coming[missing] = 30
+    assert setup.main(["elasticsearch"]) == 0
+    assert "/_data_stream/traces-apm-default" in server.kept
+    server.kept.clear()
+    server.coming[missing] = 10**9
+    monkeypatch.setenv("SETUP_SECONDS", "0.2")
+    assert setup.main(["elasticsearch"]) == 1
+    assert missing.partition("@")[2] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["elasticsearch", "kibana"])
+def test_setup_outlasts_answers_that_are_none(setup, server, part):
+    """Each is asked for again, as from a server that is not up yet."""
+    server.raw.extend(BROKEN)
+    assert setup.main([part]) == 0
+    assert not server.raw
+
+
+@pytest.mark.parametrize(
+    ("status", "level", "code"), [(200, "degraded", 0), (200, "unavailable", 0), (503, "available", 1)]
+)
+def test_kibana_is_available_when_its_status_is_200(setup, server, monkeypatch, status, level, code):
+    """Whatever its overall level is, which a single plugin may lower; `make status` sees it the same way."""
+    server.kibana = status, level
+    server.not_ready = 0
+    monkeypatch.setenv("SETUP_SECONDS", "0.2")
+    assert setup.main(["kibana"]) == code
+    kibana = next(service for service in SERVICES if service.name == "kibana")
+    assert kibana.healthy(Settings({"KIBANA_PORT": server.url.rpartition(":")[2]})) is (code == 0)
 
 
 def test_setup_imports_every_object(setup, server, capsys):
@@ -122,28 +113,8 @@ def test_setup_says_what_is_wrong(setup, server, monkeypatch, capsys):
 
 @pytest.fixture
 def smoke(server, monkeypatch):
-    """smoke.py, hurried, and everything that it looks for."""
-    monkeypatch.syspath_prepend(str(ELASTIC))
-    module = importlib.import_module("smoke")
-    monkeypatch.setattr(module, "ARRIVAL_SECONDS", 0.1)
-    for name in ("API_PORT", "ELASTICSEARCH_PORT", "KIBANA_PORT"):
-        monkeypatch.setenv(name, server.url.rpartition(":")[2])
-    monkeypatch.setenv("READER_PASSWORD", "may look")
-    event = {"@timestamp": "t", "data_stream": {"dataset": "lab.prediction"}, "trace": {"id": "abc"}}
-    features = [{"name": "a", "type": "integer", "min": 0.5}, {"name": "b", "type": "real", "min": 0.5}]
-    export = [{"type": "dashboard", "attributes": {"title": "A"}}, {"missingRefCount": 0, "excludedObjectsCount": 0}]
-    server.not_ready = 0
-    server.answers = {
-        "/model": {"card": {"features": features}},
-        "/predict": {"id": "p1"},
-        "/logs-lab.prediction-*/_search?ignore_unavailable=true": {"hits": {"hits": [{"_source": event}]}},
-        "/traces-apm*/_search?ignore_unavailable=true": {"hits": {"hits": [{"_source": {"trace": {"id": "abc"}}}]}},
-        "/api/data_views/data_view/lab-prediction": {"data_view": {"name": "N", "title": "T"}},
-        "/api/saved_objects/_export": b"\n".join(json.dumps(line).encode() for line in export),
-    }
-    yield module
-    sys.modules.pop("smoke")
-    sys.modules.pop("setup")
+    with load_smoke(server, monkeypatch) as module:
+        yield module
 
 
 def test_smoke_finds_what_it_sent(smoke, server, capsys):
@@ -155,6 +126,17 @@ def test_smoke_finds_what_it_sent(smoke, server, capsys):
         sign_in, body = server.kept[f"{path}/_search?ignore_unavailable=true"]
         assert sign_in == "lab_reader:may look"
         assert value in json.loads(body)["query"]["term"].values()
+
+
+def test_smoke_outlasts_answers_that_are_none(smoke, server, monkeypatch, capsys):
+    """Elasticsearch and Kibana are asked again."""
+    monkeypatch.setattr(sys.modules["setup"], "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(smoke, "ARRIVAL_SECONDS", 5)
+    monkeypatch.setattr(smoke, "predict", lambda _: "p1")
+    server.raw.extend(BROKEN)
+    assert smoke.main() == 0
+    assert not server.raw
+    assert "MISSING" not in capsys.readouterr().out
 
 
 def test_smoke_says_what_is_missing(smoke, server, capsys):

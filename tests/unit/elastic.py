@@ -1,0 +1,161 @@
+"""A stand-in for Elasticsearch, Kibana and the API, and services/elasticsearch/setup.py and smoke.py led to it."""
+
+from __future__ import annotations
+
+import base64
+import fnmatch
+import importlib
+import importlib.util
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+from urllib.parse import unquote
+
+import pytest
+
+from tests.unit.test_elastic import ELASTIC, USERS
+
+ECS = "/_component_template/ecs@mappings"
+TRACES = "/_index_template/traces-apm@template"
+
+
+class StandIn(BaseHTTPRequestHandler):
+    """It keeps what is put there, gives what is in `answers`, and is not ready at first.
+
+    As Elasticsearch does it makes the templates in `coming` some time after its start, here after so many questions,
+    and refuses what needs one that is not there. `raw` is sent as it stands in place of the next answers.
+    """
+
+    url: str
+    kept: ClassVar[dict[str, Any]]
+    asked: ClassVar[list[tuple[str, str, bytes]]]
+    answers: ClassVar[dict[str, Any]]
+    coming: ClassVar[dict[str, int]]
+    raw: ClassVar[list[bytes]]
+    not_ready, password, importable = 3, "right", True
+    kibana: tuple[int, str] = 200, "available"
+
+    def answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.raw:
+            self.wfile.write(self.raw.pop(0))
+            return
+        status, said = self.reply(body)
+        text = said if isinstance(said, bytes) else json.dumps(said).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        # Without it Elastic's own client talks to nobody.
+        self.send_header("X-Elastic-Product", "Elasticsearch")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    do_GET = do_PUT = do_POST = answer  # noqa: N815
+
+    def reply(self, body: bytes) -> tuple[int, Any]:
+        cls, sign_in = type(self), self.headers.get("Authorization", "").removeprefix("Basic ")
+        user = base64.b64decode(sign_in).decode()
+        if self.not_ready:
+            cls.not_ready -= 1
+            return 503, {}
+        self.asked.append((self.command, self.path, body))
+        if self.path in self.answers:
+            self.kept[self.path] = user, body
+            return 200, self.answers[self.path]
+        if self.path == "/api/status":  # it asks nobody to sign in
+            return self.kibana[0], {"status": {"overall": {"level": self.kibana[1]}}}
+        if user != f"elastic:{self.password}":
+            return 401, {"error": {"reason": "unable to authenticate"}}
+        if self.command == "GET":
+            return self.give(unquote(self.path))
+        return self.keep(unquote(self.path), body)
+
+    def give(self, path: str) -> tuple[int, Any]:
+        if path in self.coming:
+            self.coming[path] -= 1
+        there = path.startswith("/_cluster/") or self.there(path)
+        return (200, {}) if there else (404, {"error": {"reason": f"{path} not found"}})
+
+    def keep(self, path: str, body: bytes) -> tuple[int, Any]:
+        if path.startswith("/_index_template/"):
+            named = json.loads(body)["composed_of"]
+            if absent := [name for name in named if not self.there(f"/_component_template/{name}")]:
+                return 400, {"error": {"reason": f"specifies component templates {absent} that do not exist"}}
+        if stream := path.partition("/_data_stream/")[2]:
+            if path in self.kept:
+                return 400, {"error": {"type": "resource_already_exists_exception"}}
+            if not any(fnmatch.fnmatch(stream, pattern) for pattern in self.patterns()):
+                return 400, {"error": {"reason": f"no matching index template found for data stream [{stream}]"}}
+        self.kept[path] = body
+        if "_import" in path:
+            return 200, {"success": self.importable, "successCount": 10, "errors": [{"id": "lab-alert"}]}
+        return 200, {}
+
+    def there(self, path: str) -> bool:
+        return path in self.kept or self.coming.get(path, 1) <= 0
+
+    def patterns(self) -> list[str]:
+        templates = [json.loads(body) for path, body in self.kept.items() if path.startswith("/_index_template/")]
+        own = ["traces-apm-*"] if self.there(TRACES) else []
+        return own + [pattern for template in templates for pattern in template["index_patterns"]]
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@contextmanager
+def stand_in() -> Iterator[type[StandIn]]:
+    """One of its own, listening at `url`."""
+    state = {"kept": {}, "asked": [], "answers": {}, "coming": {ECS: 3, TRACES: 3}, "raw": []}
+    handler = type("Handler", (StandIn,), state)
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
+    handler.url = f"http://127.0.0.1:{httpd.server_port}"
+    yield handler
+    httpd.shutdown()
+    httpd.server_close()
+
+
+def load_setup(server: type[StandIn], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """setup.py, hurried, and led to the stand-in."""
+    spec = importlib.util.spec_from_file_location("elastic_setup", ELASTIC / "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(module, "REFUSED_SECONDS", 0.1)
+    values = {user["password"]: f"password of {name}" for name, user in USERS.items()}
+    values |= {"ELASTIC_PASSWORD": "right", "KIBANA_PASSWORD": "k", "SETUP_SECONDS": "5"}
+    values |= {"ELASTICSEARCH_URL": server.url, "KIBANA_URL": server.url}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    return module
+
+
+@contextmanager
+def load_smoke(server: type[StandIn], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """smoke.py, hurried, led to the stand-in, and everything there that it looks for."""
+    monkeypatch.syspath_prepend(str(ELASTIC))
+    module = importlib.import_module("smoke")
+    monkeypatch.setattr(module, "ARRIVAL_SECONDS", 0.1)
+    for name in ("API_PORT", "ELASTICSEARCH_PORT", "KIBANA_PORT"):
+        monkeypatch.setenv(name, server.url.rpartition(":")[2])
+    monkeypatch.setenv("READER_PASSWORD", "may look")
+    event = {"@timestamp": "t", "data_stream": {"dataset": "lab.prediction"}, "trace": {"id": "abc"}}
+    features = [{"name": "a", "type": "integer", "min": 0.5}, {"name": "b", "type": "real", "min": 0.5}]
+    export = [{"type": "dashboard", "attributes": {"title": "A"}}, {"missingRefCount": 0, "excludedObjectsCount": 0}]
+    server.not_ready = 0
+    server.answers = {
+        "/model": {"card": {"features": features}},
+        "/predict": {"id": "p1"},
+        "/logs-lab.prediction-*/_search?ignore_unavailable=true": {"hits": {"hits": [{"_source": event}]}},
+        "/traces-apm*/_search?ignore_unavailable=true": {"hits": {"hits": [{"_source": {"trace": {"id": "abc"}}}]}},
+        "/api/data_views/data_view/lab-prediction": {"data_view": {"name": "N", "title": "T"}},
+        "/api/saved_objects/_export": b"\n".join(json.dumps(line).encode() for line in export),
+    }
+    yield module
+    sys.modules.pop("smoke")
+    sys.modules.pop("setup")
