@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
 
+from lab import strict_yaml
 from lab.errors import LabError
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -21,6 +23,11 @@ Metric = Literal["roc_auc", "average_precision", "recall", "precision", "f1", "a
 METRICS: tuple[str, ...] = get_args(Metric)
 # The better value of these is the lower one.
 LOSSES = frozenset({"brier", "log_loss"})
+# What ingest adds to the columns of the source: the row there, and the month of a dated group.
+ROW_COLUMN = "source_row"
+GROUP_COLUMN = "reported"
+# The greatest number of 32 bits, in which ONNX computes.
+GREATEST = 3.4028234e38
 
 
 class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -145,16 +152,50 @@ def load(path: Path) -> Problem:
 
 def parse(text: bytes | str, name: str = "params.yaml") -> Problem:
     """Check the text of a params.yaml; raise LabError that names the place in it."""
+    tree = strict_yaml.decode(text, name)
+    if not isinstance(tree, dict):
+        raise LabError(f"{name}: the file states no problem", "start from a params.yaml in examples/")
     try:
-        problem = msgspec.yaml.decode(text, type=Problem)
-    except msgspec.DecodeError as error:
-        raise LabError(
-            f"{name}: {error}",
-            "correct it there; $ is the top of the file, and words that YAML takes for numbers or yes/no need quotes",
-        ) from error
+        _check_entries(tree)
+        problem = msgspec.convert(tree, Problem)
+    except msgspec.ValidationError as error:
+        raise LabError(f"{name}: {error}", _remedy(str(error))) from error
     for fault in _faults(problem):
         raise LabError(f"{name}: {fault}", "correct it there")
     return problem
+
+
+def _check_entries(tree: dict[str, Any]) -> None:
+    """Check each entry of a mapping alone: msgspec does not say which one is wrong."""
+    grids = [(f"candidates.{name}.grid", str, list[Any]) for name in _mapping(tree, "candidates")]
+    kinds = [*grids, ("features", Column, Feature), ("candidates", Name, Candidate), ("choice.floors", Metric, float)]
+    for place, key_type, value_type in kinds:
+        for key, value in _mapping(tree, *place.split(".")).items():
+            _check_entry(key, key_type, f"{place}.{key}")
+            _check_entry(value, value_type, f"{place}.{key}")
+
+
+def _check_entry(value: Any, kind: Any, place: str) -> None:
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        said = str(error)
+        said = said.replace("`$", f"`$.{place}") if "`$" in said else f"{said} - at `$.{place}`"
+        raise msgspec.ValidationError(said) from error
+
+
+def _mapping(tree: Any, *path: str) -> dict[str, Any]:
+    """What stands at `path`, or nothing when that is no mapping."""
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree if isinstance(tree, dict) else {}
+
+
+def _remedy(said: str) -> str:
+    remedy = "correct it there; $ is the top of the file"
+    if "Expected `str`, got" in said:
+        return f"{remedy}, and a number, true or false that is meant as text needs quotes"
+    return f"{remedy}, and a number stands without quotes" if "got `str`" in said else remedy
 
 
 def better_is_lower(choice: Choice) -> bool:
@@ -166,22 +207,59 @@ def to_builtins(problem: Problem) -> dict[str, Any]:
 
 
 def _faults(p: Problem) -> list[str]:
+    faults = [*_column_faults(p), *_target_faults(p)]
+    for name, feature in p.features.items():
+        if not feature.min < feature.max:
+            faults.append(f"features.{name}: min is not below max")
+        if max(abs(feature.min), abs(feature.max)) > GREATEST:
+            faults.append(
+                f"features.{name}: a bound is beyond ±{GREATEST:.2g}, the greatest number that a model can compute "
+                "with; state the least and the greatest value that can really occur"
+            )
+    faults += _group_faults(p)
+    if p.choice.direction and (p.choice.direction == "minimise") != (p.choice.metric in LOSSES):
+        faults.append(f"choice.direction {p.choice.direction} does not fit choice.metric {p.choice.metric}")
+    return faults
+
+
+def _column_faults(p: Problem) -> list[str]:
     faults = []
-    if len(set(p.columns)) != len(p.columns):
-        faults.append("id, features and target must be different columns")
+    repeated = _repeated(p.columns)
+    if repeated:
+        faults.append(f"id, features and target must be different columns; {', '.join(repeated)} stands there twice")
+    for column in {ROW_COLUMN, *([GROUP_COLUMN] if p.source.groups else [])} & set(p.columns):
+        faults.append(
+            f"no column may be called {column}: ingest adds one of that name; rename yours, in the file as well"
+        )
     if not p.source.header and not p.source.columns:
         faults.append("source.columns must name the columns of a file without a header")
     if p.source.columns and sorted(p.source.columns) != sorted(p.columns):
         odd = sorted(set(p.source.columns) ^ set(p.columns))
-        faults.append(f"source.columns and id, features, target do not agree on {', '.join(odd)}")
+        faults.append(
+            f"source.columns and id, features, target do not agree on {', '.join(odd or _repeated(p.source.columns))}"
+        )
+    return faults
+
+
+def _repeated(names: list[str]) -> list[str]:
+    return sorted(name for name, count in Counter(names).items() if count > 1)
+
+
+def _target_faults(p: Problem) -> list[str]:
+    faults = []
+    for name, label in (("negative", p.target.negative), ("positive", p.target.positive)):
+        if label.value != label.value.strip():
+            faults.append(f"target.{name}.value has a space before or after it, which ingest takes off every cell")
+        if label.value in ("", p.source.missing):
+            faults.append(f"target.{name}.value is what stands for a missing value; a class needs one of its own")
+        if not label.label:
+            faults.append(f"target.{name}.label is empty")
     if p.target.negative.value == p.target.positive.value:
         faults.append("target.negative and target.positive are the same value")
     if p.target.negative.label == p.target.positive.label:
         faults.append("target.negative and target.positive have the same label")
-    faults += [f"features.{n}: min is not below max" for n, f in p.features.items() if not f.min < f.max]
-    faults += _group_faults(p)
-    if p.choice.direction and (p.choice.direction == "minimise") != (p.choice.metric in LOSSES):
-        faults.append(f"choice.direction {p.choice.direction} does not fit choice.metric {p.choice.metric}")
+    if p.source.missing != p.source.missing.strip():
+        faults.append("source.missing has a space before or after it, which ingest takes off every cell")
     return faults
 
 

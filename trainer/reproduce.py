@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -9,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from lab import card as cards
+from lab import strict_yaml
 from lab.errors import LabError
 from lab.problem import Problem
 from lab.registry import Registry
@@ -72,10 +73,11 @@ def _rebuild(tree: Path, card: cards.Card) -> tuple[Paths, Result]:
     folder.mkdir()
     features = {feature.name: card.params["features"][feature.name] for feature in card.features}  # in this order
     params = {**card.params, "features": features, "candidates": {name: card.params["candidates"][name]}}
-    (folder / "params.yaml").write_bytes(msgspec.yaml.encode(params))
+    (folder / "params.yaml").write_bytes(strict_yaml.encode(params))
+    here = {**os.environ, "DASK_SCHEDULER_ADDRESS": ""}  # Dask's workers have the code of now
     for stage in ("ingest", "validate", "train"):
         command = [sys.executable, "-m", "trainer", stage, "--params", str(folder / "params.yaml")]
-        done = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=3600, check=False)
+        done = subprocess.run(command, cwd=tree, env=here, capture_output=True, text=True, timeout=3600, check=False)
         if done.returncode:
             raise LabError(f"the stage {stage} failed in the checkout:\n{done.stderr.strip()[-2000:]}")
     paths = Paths(folder)
