@@ -16,8 +16,9 @@ from lab.problem import Candidate, Choice, Problem
 from lab.registry import PACKAGE, Registry, Version
 from lab.settings import Settings
 from trainer import lineage, report
+from trainer.cluster import backend
 from trainer.decide import Champion, Decision, decide, same_recipe
-from trainer.evaluate import backend, evaluate, table
+from trainer.evaluate import evaluate, table
 from trainer.ingest import md5
 from trainer.record import record
 from trainer.store import Paths, Result, read_results

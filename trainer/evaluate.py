@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +19,9 @@ from threadpoolctl import threadpool_limits
 
 from lab.errors import LabError
 from lab.problem import Candidate, Problem
+from trainer.cluster import CODE_SHA256, check_code
 from trainer.metrics import SCORERS, Floats, Ints, fold_metrics
+from trainer.warned import lines, recorded
 
 Split = tuple[Ints, Ints]
 # Scaling changes nothing for these, but their splits may lie on a value, and then rounding a scaled value to float32,
@@ -71,6 +71,16 @@ class Evaluated:
     best: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class _Outcome:
+    """A fold's outcome: its test rows' probabilities, the fitted model when it was the last, the best grid point."""
+
+    probability: Floats
+    model: Pipeline | None
+    best: dict[str, Any]
+    warned: list[str]
+
+
 def table(problem: Problem, frame: pd.DataFrame) -> Table:
     """The arrays of a typed dataset (`trainer.validate.validate` gives one)."""
     group = problem.evaluation.group
@@ -100,39 +110,22 @@ def plan(problem: Problem, data: Table) -> list[Fold]:
 def evaluate(problem: Problem, candidates: dict[str, Candidate], data: Table) -> dict[str, Evaluated]:
     """Cross-validate the candidates on the same folds and fit each on all rows.
 
-    Runs on the joblib backend that is active (see `backend`); the result does not depend on which.
-    Raises LabError for a candidate that cannot be built or fitted.
+    Runs on the joblib backend that is active (see `trainer.cluster.backend`); the result does not depend on which.
+    Prints each warning that a candidate gave once, with its count. Raises LabError for a candidate that cannot be built
+    or fitted, with the warnings that it gave before.
     """
     folds = plan(problem, data)
     searches = {name: _search(problem, name, candidate) for name, candidate in candidates.items()}
-    jobs = [joblib.delayed(_run)(name, search, data, fold) for name, search in searches.items() for fold in folds]
+    jobs = [(name, search, data, fold, CODE_SHA256) for name, search in searches.items() for fold in folds]
     try:
-        results = joblib.Parallel(n_jobs=-1)(jobs)
+        results = joblib.Parallel(n_jobs=-1)(joblib.delayed(_run)(*job) for job in jobs)
     except TimeoutError as error:  # Dask without workers
         raise LabError(f"the search waited too long: {error}", "start workers, or search on this machine") from error
+    _show_warnings([(job[0], result.warned) for job, result in zip(jobs, results, strict=True)])
     return {
         name: _gathered(problem, data, folds, results[i * len(folds) : (i + 1) * len(folds)])
         for i, name in enumerate(searches)
     }
-
-
-@contextmanager
-def backend(dask_address: str) -> Iterator[None]:
-    """Run joblib on a Dask cluster that is there already, or locally when no address is given."""
-    if not dask_address:
-        yield
-        return
-    from distributed import Client
-
-    try:
-        client = Client(dask_address, timeout="10s", set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise LabError(
-            f"no Dask scheduler answers at {dask_address}: {error}",
-            "start the cluster, or unset DASK_SCHEDULER_ADDRESS to search on this machine",
-        ) from error
-    with client, joblib.parallel_config("dask", client=client, wait_for_workers_timeout=30):
-        yield
 
 
 def build(problem: Problem, name: str, candidate: Candidate) -> Pipeline:
@@ -141,7 +134,7 @@ def build(problem: Problem, name: str, candidate: Candidate) -> Pipeline:
     where = f"candidates.{name}"
     try:
         estimator = getattr(importlib.import_module(module), attribute)(**candidate.settings)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
+    except Exception as error:  # whatever its module or its constructor raises
         raise LabError(
             f"{where}: cannot make {candidate.estimator}: {error}",
             "estimator is an import path such as sklearn.linear_model.LogisticRegression, settings its arguments",
@@ -162,6 +155,9 @@ def build(problem: Problem, name: str, candidate: Candidate) -> Pipeline:
 
 
 def _search(problem: Problem, name: str, candidate: Candidate) -> GridSearchCV:
+    for key, values in candidate.grid.items():
+        if not values:
+            raise LabError(f"candidates.{name}.grid.{key} is empty", "give it a value to try, or take it out")
     return GridSearchCV(
         build(problem, name, candidate),
         {f"model__{key}": values for key, values in candidate.grid.items()},
@@ -180,9 +176,9 @@ def _parts(problem: Problem, data: Table, seed: int) -> list[Ints]:
             splitter = kind(folds, shuffle=True, random_state=seed)
             parts = [test for _, test in splitter.split(data.x, data.y, data.groups)]
         except (ValueError, UserWarning) as error:
-            raise _too_few(folds) from error
+            raise _too_few(problem, data) from error
     if any(len(np.unique(data.y[part])) < 2 for part in parts):
-        raise _too_few(folds)
+        raise _too_few(problem, data)
     return parts
 
 
@@ -193,31 +189,56 @@ def _fold(repeat: int, parts: list[Ints], test: Ints, inner_folds: int) -> Fold:
     return Fold(repeat, train, test, inner)
 
 
-def _too_few(folds: int) -> LabError:
-    return LabError(f"{folds} folds are too many: some would lack a class", "lower evaluation.folds, or take more data")
+def _too_few(problem: Problem, data: Table) -> LabError:
+    target, evaluation = problem.target, problem.evaluation
+    units = np.arange(len(data.y)) if data.groups is None else data.groups
+    counts = {value: len(np.unique(units[data.y == y])) for y, value in enumerate([target.negative, target.positive])}
+    rarer = min(counts, key=lambda value: counts[value])
+    of = f"{len(np.unique(units))} {f'values of {evaluation.group}' if evaluation.group else 'rows'}"
+    return LabError(
+        f"{evaluation.folds} folds are too many: each needs both classes, and {target.column} is {rarer.value!r} "
+        f"in {counts[rarer]} of {of}",
+        f"lower evaluation.folds (3 is the least, with inner_folds: 2), or take more data with {rarer.value!r}",
+    )
 
 
-def _run(name: str, search: GridSearchCV, data: Table, fold: Fold) -> tuple[Floats, Pipeline | None, dict[str, Any]]:
-    """Search on the fold's training rows; give its test rows' probabilities and the best grid point."""
+def _run(name: str, search: GridSearchCV, data: Table, fold: Fold, code_sha256: str) -> _Outcome:
+    """Search on the fold's training rows."""
+    check_code(code_sha256)
     search = clone(search).set_params(cv=fold.inner)  # a copy: backends with threads share it
-    # One thread for each process: quicker on small tables, and the same sums on every backend.
-    with threadpool_limits(1):
+    # One thread for each process: quicker on small tables, and the same sums on every backend. All of the fold's fits
+    # here: Dask would spread them, and their warnings would be given on other workers.
+    with recorded() as warned, threadpool_limits(1), joblib.parallel_config("sequential"):
+        failure = None
         try:
             search.fit(data.x[fold.train], data.y[fold.train])
-        except ValueError as error:
-            raise LabError(f"candidates.{name} cannot be fitted: {error}", "correct its settings or grid") from error
-        best = {key.removeprefix("model__"): value for key, value in search.best_params_.items()}
-        if fold.repeat < 0:  # the final fit, on all rows
-            return np.empty(0), search.best_estimator_, best
-        return search.predict_proba(data.x[fold.test])[:, 1], None, best
+            final = fold.repeat < 0  # the fit on all rows
+            probability = np.empty(0) if final else search.predict_proba(data.x[fold.test])[:, 1]
+            if not np.isfinite(probability).all():
+                raise ValueError("it gives probabilities that are no numbers")
+        except Exception as error:  # estimators raise whatever they like
+            failure = error
+    if failure is not None:
+        before = "".join(f"\n  warning before, {line}" for line in lines(warned))
+        raise LabError(
+            f"candidates.{name} cannot be fitted: {str(failure) or type(failure).__name__}{before}",
+            "correct its settings or grid",
+        ) from failure
+    best = {key.removeprefix("model__"): value for key, value in search.best_params_.items()}
+    return _Outcome(probability, search.best_estimator_ if final else None, best, warned)
 
 
-def _gathered(problem: Problem, data: Table, folds: list[Fold], results: list[Any]) -> Evaluated:
+def _show_warnings(given: list[tuple[str, list[str]]]) -> None:
+    for name in dict.fromkeys(name for name, _ in given):
+        for line in lines(text for owner, texts in given if owner == name for text in texts):
+            print(f"warning: candidates.{name}, {line}", flush=True)
+
+
+def _gathered(problem: Problem, data: Table, folds: list[Fold], results: list[_Outcome]) -> Evaluated:
     oof = np.full((problem.evaluation.repeats, len(data.y)), np.nan)
     scores: dict[str, list[float]] = {metric: [] for metric in SCORERS}
-    for fold, (probability, _, _) in zip(folds[:-1], results[:-1], strict=True):
-        oof[fold.repeat, fold.test] = probability
-        for metric, score in fold_metrics(data.y[fold.test], probability).items():
+    for fold, result in zip(folds[:-1], results[:-1], strict=True):
+        oof[fold.repeat, fold.test] = result.probability
+        for metric, score in fold_metrics(data.y[fold.test], result.probability).items():
             scores[metric].append(score)
-    _, model, best = results[-1]
-    return Evaluated(folds=scores, oof=oof, model=model, best=best)
+    return Evaluated(folds=scores, oof=oof, model=results[-1].model, best=results[-1].best)

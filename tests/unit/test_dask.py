@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
 import msgspec
 import numpy as np
 import pytest
 
 from lab import problem
 from lab.errors import LabError
-from trainer import evaluate
+from lab.settings import ROOT
+from trainer import cluster, evaluate
 from trainer.export import export
 
 
@@ -45,11 +56,11 @@ def test_a_dask_cluster_gives_the_same_results():
     with (
         LocalCluster(
             n_workers=2, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=None
-        ) as cluster,
-        evaluate.backend(cluster.scheduler_address),
+        ) as dask,
+        cluster.backend(dask.scheduler_address),
     ):
         there = evaluate.evaluate(stated, stated.candidates, data)
-        assert cluster.scheduler.transition_counter > 0, "the cluster did nothing"
+        assert dask.scheduler.transition_counter > 0, "the cluster did nothing"
     for name in stated.candidates:
         assert here[name].folds == there[name].folds
         assert here[name].best == there[name].best
@@ -63,7 +74,7 @@ def test_no_scheduler_is_one_message(monkeypatch):
 
     real = distributed.Client
     monkeypatch.setattr(distributed, "Client", lambda a, **k: real(a, **{**k, "timeout": "1s"}))
-    with pytest.raises(LabError, match="no Dask scheduler answers"), evaluate.backend("tcp://127.0.0.1:9"):
+    with pytest.raises(LabError, match="no Dask scheduler answers"), cluster.backend("tcp://127.0.0.1:9"):
         pass
 
 
@@ -75,3 +86,109 @@ def test_another_seed_gives_other_scores():
     assert evaluate.evaluate(stated, name, data)["logistic-regression"].folds != (
         evaluate.evaluate(other, name, data)["logistic-regression"].folds
     )
+
+
+@contextlib.contextmanager
+def scheduler() -> Iterator[str]:
+    """A Dask scheduler without workers; its address."""
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=0, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=None) as made:
+        yield made.scheduler_address
+
+
+@contextlib.contextmanager
+def worker(address: str, code: Path, name: str) -> Iterator[str]:
+    """A Dask worker in a process of its own that runs the code in a folder; its address."""
+    from distributed import Client
+
+    words = [
+        "worker",
+        address,
+        "--name",
+        name,
+        "--nthreads",
+        "1",
+        "--no-nanny",
+        "--no-dashboard",
+        "--host",
+        "127.0.0.1",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dask", *words],
+        cwd=code,
+        env={**os.environ, "PYTHONPATH": str(code)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        with Client(address, set_as_default=False) as client:
+
+            def place() -> str | None:
+                workers = client.scheduler_info(n_workers=-1)["workers"]
+                return next((where for where, about in workers.items() if about["name"] == name), None)
+
+            deadline = time.monotonic() + 60
+            while not (found := place()) and time.monotonic() < deadline:
+                time.sleep(0.1)
+        assert found, "the worker did not come"
+        yield found
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def tree(target: Path) -> Path:
+    """A copy of the code that trains."""
+    for name in ("trainer", "lab"):
+        shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return target
+
+
+def test_workers_with_another_trainer_are_named(tmp_path):
+    """Only those, and before they get work: a changed line, or a trainer from before this check. What a worker has
+    loaded counts, not what lies on its disk by now.
+    """
+    other, old = tree(tmp_path / "other"), tree(tmp_path / "old")
+    changed = other / "trainer" / "metrics.py"
+    text = changed.read_text()
+    changed.write_text(text.replace("probability >= 0.5", "probability >= 0.6"))
+    (old / "trainer" / "cluster.py").unlink()
+    with scheduler() as address, worker(address, ROOT, "same"):
+        with cluster.backend(address):
+            pass
+        with worker(address, other, "other") as stranger, worker(address, old, "old") as elder:
+            for _ in range(2):
+                with pytest.raises(LabError, match="2 of 3 Dask workers") as error, cluster.backend(address):
+                    pytest.fail("it gave them work")
+                lines = error.value.message.splitlines()[1:]
+                assert sorted(re.findall(r"tcp://[\d.:]+\d", "".join(lines))) == sorted([stranger, elder])
+                assert "another trainer" in lines[0]
+                assert "restart these workers" in error.value.remedy
+                changed.write_text(text)  # too late for the worker that runs
+
+
+def test_a_worker_with_another_package_is_named(monkeypatch):
+    """The package and both versions are in the message."""
+    ours = cluster.lineage.packages()
+    with scheduler() as address, worker(address, ROOT, "same") as place:
+        monkeypatch.setattr(cluster.lineage, "packages", lambda: {**ours, "numpy": "0.1"})
+        with pytest.raises(LabError, match=rf"{place}: numpy {ours['numpy']}, here 0.1"), cluster.backend(address):
+            pytest.fail("it gave it work")
+
+
+def test_a_cluster_without_workers_is_one_message(monkeypatch):
+    """After a wait with a limit."""
+    monkeypatch.setattr(cluster, "WAIT_SECONDS", 1)
+    with scheduler() as address, pytest.raises(LabError, match="no worker that answers"), cluster.backend(address):
+        pytest.fail("it gave work to nobody")
+
+
+def test_a_worker_that_comes_later_with_another_trainer_does_nothing():
+    """Each fold says which code it is for."""
+    stated, data = small()
+    name = "logistic-regression"
+    search, fold = evaluate._search(stated, name, stated.candidates[name]), evaluate.plan(stated, data)[0]
+    with pytest.raises(LabError, match="has another trainer"):
+        evaluate._run(name, search, data, fold, "0" * 64)
+    assert len(evaluate._run(name, search, data, fold, cluster.CODE_SHA256).probability) == len(fold.test)

@@ -1,0 +1,95 @@
+"""A Dask cluster that is there already, held to this process's trainer and packages before it gets work."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import joblib
+
+from lab.errors import LabError
+from trainer import lineage
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+# Of the code that this process has loaded: the files may change while it runs.
+CODE_SHA256 = lineage.code_sha256()
+WAIT_SECONDS = 30
+_RESTART = (
+    "restart these workers with the code and the packages of this clone; in containers "
+    "`COMPOSE_PROFILES=dask make up` builds their image anew and restarts them"
+)
+
+
+@contextmanager
+def backend(dask_address: str) -> Iterator[None]:
+    """Run joblib on a Dask cluster that is there already, or locally when no address is given.
+
+    Raises LabError when the cluster does not answer, has no workers, or has workers with another trainer or other
+    packages than this process: the card would name code that did not make the model.
+    """
+    if not dask_address:
+        yield
+        return
+    from distributed import Client
+
+    try:
+        client = Client(dask_address, timeout="10s", set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise LabError(
+            f"no Dask scheduler answers at {dask_address}: {error}",
+            "start the cluster, or unset DASK_SCHEDULER_ADDRESS to search on this machine",
+        ) from error
+    with client, joblib.parallel_config("dask", client=client, wait_for_workers_timeout=WAIT_SECONDS):
+        _check_workers(client, dask_address)
+        yield
+
+
+def loaded() -> tuple[str, dict[str, str]]:
+    """Hash of the trainer that this process has loaded, and the versions of its packages."""
+    return CODE_SHA256, lineage.packages()
+
+
+def check_code(code_sha256: str) -> None:
+    """Raise LabError unless this process has loaded that code: a worker may come after all were asked."""
+    if code_sha256 != CODE_SHA256:
+        raise LabError(
+            f"process {os.getpid()} on {socket.gethostname()} has another trainer than the training it works for",
+            "leave the code as it is while a training runs, restart Dask workers that are older, then train again",
+        )
+
+
+def _check_workers(client: Client, address: str) -> None:
+    try:
+        client.wait_for_workers(1, timeout=WAIT_SECONDS)
+        answers = client.run(loaded, on_error="return", callback_timeout=WAIT_SECONDS)
+    except TimeoutError as error:
+        raise LabError(
+            f"the Dask cluster at {address} has no worker that answers within {WAIT_SECONDS} s",
+            "start workers, or unset DASK_SCHEDULER_ADDRESS to search on this machine",
+        ) from error
+    wrong = [f"{worker}: {fault}" for worker, answer in sorted(answers.items()) if (fault := _fault(answer))]
+    if wrong:
+        raise LabError(
+            "\n  ".join(
+                [f"{len(wrong)} of {len(answers)} Dask workers at {address} would not train as this process:", *wrong]
+            ),
+            _RESTART,
+        )
+
+
+def _fault(answer: object) -> str:
+    """What is wrong with a worker that answered this; it gives an exception where it knows no `loaded`."""
+    if not isinstance(answer, tuple):
+        return "another trainer"
+    code, packages = answer
+    if code != CODE_SHA256:
+        return f"another trainer (code {code[:12]}…, here {CODE_SHA256[:12]}…)"
+    ours = lineage.packages()
+    return ", ".join(
+        f"{name} {packages.get(name)}, here {ours[name]}" for name in ours if packages.get(name) != ours[name]
+    )
