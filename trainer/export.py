@@ -11,6 +11,9 @@ from sklearn.pipeline import Pipeline
 from lab.card import TOLERANCE
 from trainer.metrics import Floats
 
+# How many records at the bounds are tried.
+CORNERS = 256
+
 
 class RefusedError(Exception):
     """The model cannot be served as ONNX; the message says why."""
@@ -50,6 +53,21 @@ def predict(model: bytes, x: Floats) -> Floats:
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     probability = session.run(["probabilities"], {"features": x.astype(np.float32)})[0]
     return np.asarray(probability[:, 1], dtype=np.float64)
+
+
+def check_bounds(model: bytes, low: Floats, high: Floats) -> None:
+    """Raise RefusedError unless records at the bounds get a probability: 32 bits may not hold what is computed there.
+
+    `low` and `high` have shape (features,).
+    """
+    corners = np.random.default_rng(0).integers(0, 2, (CORNERS, len(low))).astype(bool)
+    corners[0], corners[1] = False, True
+    probability = predict(model, np.where(corners, high, low))
+    if not ((probability >= -TOLERANCE) & (probability <= 1 + TOLERANCE)).all():
+        raise RefusedError(
+            "the model gives no probability for some records at the bounds of params.yaml, which overflow in 32 bits; "
+            "state the least and the greatest value that can really occur"
+        )
 
 
 def _check(onnx: Floats, sklearn: Floats, threshold: float) -> None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
+import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.problem import Problem
+from lab.problem import GROUP_COLUMN, ROW_COLUMN, Problem
 from lab.settings import ROOT
 
-GROUP_COLUMN = "reported"
-ROW_COLUMN = "source_row"
+SHOWN = 20
+# Control characters, and what Unicode calls separators of lines and paragraphs: some readers end a row there.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def ingest(problem: Problem) -> tuple[list[str], list[list[str]]]:
@@ -49,9 +54,9 @@ def md5(path: Path) -> str:
 def _read(problem: Problem, path: Path) -> str:
     try:
         data = path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a path with a NUL in it is a ValueError
         raise LabError(
-            f"cannot read the source {path}: {error.strerror}",
+            f"cannot read the source {path}: {getattr(error, 'strerror', error)}",
             f"put the file there, or correct source.path; `git checkout {problem.source.path}` restores the lab's",
         ) from error
     found = hashlib.sha256(data).hexdigest()
@@ -63,35 +68,82 @@ def _read(problem: Problem, path: Path) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise LabError(f"the source {path} is not UTF-8: {error}", "save it as UTF-8") from error
+        line = data.count(b"\n", 0, error.start) + 1
+        raise LabError(
+            f"the source {path} is not UTF-8: line {line} has the byte 0x{data[error.start]:02x}",
+            "save it as UTF-8, which spreadsheets offer as a kind of CSV",
+        ) from error
 
 
 def _table(problem: Problem, text: str, path: Path) -> tuple[list[str], list[list[str]]]:
-    try:
-        lines = [[cell.strip() for cell in line] for line in csv.reader(text.splitlines()) if line]
-    except csv.Error as error:
-        raise LabError(f"{path} is not comma separated text: {error}", "save it as CSV") from error
+    lines = _cells(text, path)
+    if lines and len(lines[0]) == 1:
+        raise LabError(f"{path} has no comma in its first row, {lines[0][0][:60]!r}", "save it as comma separated text")
     if problem.source.header:
         header, lines = (lines[0], lines[1:]) if lines else ([], [])
-        missing, extra = set(problem.columns) - set(header), set(header) - set(problem.columns)
-        if missing or extra or len(header) != len(set(header)):
-            raise LabError(
-                f"the header of {path} does not fit: missing {sorted(missing)}, unknown {sorted(extra)}",
-                "name every column once in id, features or target, or take it out of the file",
-            )
+        _check_header(problem, header, path)
     else:
         header = list(problem.source.columns)
-    wrong = [(n, len(line)) for n, line in enumerate(lines, 1) if len(line) != len(header)]
+    wrong = [f"row {n} has {len(line)}" for n, line in enumerate(lines, 1) if len(line) != len(header)]
     if wrong:
-        shown = ", ".join(f"row {n} has {count}" for n, count in wrong[:10])
-        more = f" and {len(wrong) - 10} more" if len(wrong) > 10 else ""
         raise LabError(
-            f"{path} should have {len(header)} columns in every row, but {shown}{more}",
+            f"{path} should have {len(header)} columns in every row, but {shown(wrong)}",
             "correct the file, or source.columns",
         )
     if not lines:
         raise LabError(f"{path} has no rows", "put the table there")
+    odd = [
+        f"row {n}, {column}: {cell[:60]!r}"
+        for n, line in enumerate(lines, 1)
+        for column, cell in zip(header, line, strict=True)
+        if CONTROL.search(cell)
+    ]
+    if odd:
+        raise LabError(
+            f"{path} has cells with a line end or another control character: {shown(odd)}",
+            "take it out of the file; row 1 is the first row of data",
+        )
     return header, lines
+
+
+def _cells(text: str, path: Path) -> list[list[str]]:
+    """The cells of every line that is not blank, without the spaces around them."""
+    reader, lines = csv.reader(io.StringIO(text, newline=""), strict=True), list[list[str]]()
+    while True:
+        start = reader.line_num + 1
+        try:
+            line = next(reader)
+        except StopIteration:
+            return lines
+        except csv.Error as error:
+            raise LabError(
+                f"{path}, line {start}: a quoted cell is not closed, goes on after its closing quote, or is too long",
+                'put quotes around a whole cell and write a quote within it twice, as in "3"" pipe"',
+            ) from error
+        cells = [cell.strip(" \t") for cell in line]
+        if cells not in ([], [""]):
+            # Other spaces as well, but no line ends: those are refused, not taken off.
+            lines.append([cell if CONTROL.search(cell) else cell.strip() for cell in cells])
+
+
+def _check_header(problem: Problem, header: list[str], path: Path) -> None:
+    faults = {
+        "missing": sorted(set(problem.columns) - set(header)),
+        "unknown": sorted(set(header) - set(problem.columns)),
+        "more than once": sorted(name for name, count in Counter(header).items() if count > 1),
+    }
+    said = "; ".join(f"{what}: {shown([repr(name[:60]) for name in names])}" for what, names in faults.items() if names)
+    if said:
+        raise LabError(
+            f"the header of {path} does not fit; {said}",
+            "name every column once in id, features or target, or take it out of the file",
+        )
+
+
+def shown(items: Sequence[str], separator: str = ", ") -> str:
+    """The first of many faults in one text, and how many more there are."""
+    more = [f"and {len(items) - SHOWN} more"] if len(items) > SHOWN else []
+    return separator.join([*items[:SHOWN], *more])
 
 
 def _months(problem: Problem, rows: int, path: Path) -> list[str]:

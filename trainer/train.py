@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import shutil
 
+import numpy as np
 import pandas as pd
 
 from lab.card import Recipe
 from lab.problem import Candidate, Problem
 from lab.settings import Settings
 from trainer import lineage, reference
-from trainer.evaluate import Evaluated, Table, backend, evaluate, table
-from trainer.export import RefusedError, export, predict
+from trainer.cluster import backend
+from trainer.evaluate import Evaluated, Table, evaluate, table
+from trainer.export import RefusedError, check_bounds, export, predict
 from trainer.ingest import md5
 from trainer.metrics import choose_threshold
 from trainer.store import Paths, Result, write_candidate, write_json
@@ -49,7 +51,9 @@ def finish(
     operating = choose_threshold(data.y[None].repeat(repeats, 0), found.oof, problem.threshold.recall)
     model, refused = b"", ""
     try:
-        model = export(found.model, data.x, operating.threshold, problem.name)
+        exported = export(found.model, data.x, operating.threshold, problem.name)
+        check_bounds(exported, *np.array([(f.min, f.max) for f in problem.features.values()]).T)
+        model = exported
     except RefusedError as reason:
         refused = str(reason)
     served = predict(model, data.x) if model else found.model.predict_proba(data.x)[:, 1]

@@ -10,15 +10,18 @@ import pandera.pandas as pa
 from pandera.errors import SchemaErrors
 
 from lab.errors import LabError
-from lab.problem import Feature, Problem
-from trainer.ingest import GROUP_COLUMN, ROW_COLUMN
+from lab.problem import GROUP_COLUMN, ROW_COLUMN, Feature, Problem
+from trainer.ingest import shown
 
 
 def read(path: Path) -> pd.DataFrame:
     """Read an ingested dataset, every value as text, missing ones as None."""
     if not path.is_file():
         raise LabError(f"there is no dataset at {path}", "run `make train`, or `dvc repro`, or `dvc pull`")
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (ValueError, UnicodeDecodeError) as error:  # pandas' own are ValueErrors
+        raise LabError(f"{path} is not what ingest wrote: {error}", "run `make train`, or `dvc repro`") from error
     return frame.astype(object).mask(frame == "", None)
 
 
@@ -27,6 +30,11 @@ def validate(problem: Problem, frame: pd.DataFrame) -> pd.DataFrame:
 
     Raises LabError that lists every bad row and value.
     """
+    wanted = {*problem.columns, ROW_COLUMN, *([GROUP_COLUMN] if problem.source.groups else [])}
+    if odd := sorted(wanted ^ set(frame.columns)):
+        raise LabError(
+            f"the dataset and params.yaml do not agree on the columns {shown(odd)}", "run `make train`, or `dvc repro`"
+        )
     try:
         schema(problem).validate(frame, lazy=True)
     except SchemaErrors as errors:
@@ -35,8 +43,18 @@ def validate(problem: Problem, frame: pd.DataFrame) -> pd.DataFrame:
     for name in problem.features:
         typed[name] = pd.to_numeric(frame[name]).astype("float64")
     typed[problem.target.column] = (frame[problem.target.column] == problem.target.positive.value).astype(int)
+    if empty := [name for name in problem.features if typed[name].isna().all()]:
+        raise LabError(
+            f"the dataset has no value in the columns {shown(empty)}",
+            "a model learns nothing from them: take them out of features and out of the file",
+        )
     if typed[problem.target.column].nunique() < 2:
-        raise LabError("the dataset has rows of one class only", "take more data, or a later data.until")
+        target = problem.target
+        raise LabError(
+            f"the dataset has rows of one class only: {target.column} is never both "
+            f"{target.negative.value!r} and {target.positive.value!r}",
+            "take more data, or a later data.until",
+        )
     return typed
 
 
@@ -86,20 +104,22 @@ def _checks(feature: Feature) -> list[pa.Check]:
         return whole and feature.min <= number <= feature.max
 
     kind = "whole number" if feature.type == "integer" else "number"
-    return [pa.Check(fits, element_wise=True, error=f"a {kind} from {feature.min:g} to {feature.max:g}")]
+    return [pa.Check(fits, element_wise=True, error=f"a {kind} from {feature.min:.15g} to {feature.max:.15g}")]
 
 
 def _listed(frame: pd.DataFrame, errors: SchemaErrors) -> LabError:
     lines = []
     for case in errors.failure_cases.itertuples():
-        if pd.isna(case.index):
-            lines.append(f"  {case.check}")
-            continue
         wanted = "a value (this column may not be empty)" if case.check == "not_nullable" else case.check
         row = frame.loc[case.index, ROW_COLUMN]
-        lines.append(f"  row {row}, {case.column}: {case.failure_case!r} is not {wanted}")
+        lines.append(f"  row {row}, {case.column}: {_brief(case.failure_case)} is not {wanted}")
     lines = list(dict.fromkeys(lines))
     return LabError(
-        "\n".join([f"the dataset is not valid, {len(lines)} fault(s):", *lines]),
+        f"the dataset is not valid, {len(lines)} fault(s):\n{shown(lines, chr(10))}",
         "correct the source, or the bounds and classes in params.yaml; row 1 is the first row of data",
     )
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
