@@ -18,6 +18,7 @@ import pytest
 import urllib3
 from hypothesis import HealthCheck, settings
 
+from lab import pipeline
 from lab.settings import ROOT, SETTINGS
 
 UP_SECONDS = 1_800
@@ -88,6 +89,13 @@ def copy_work_tree(target: Path) -> None:
             shutil.copy2(ROOT / name, target / name)
 
 
+def add_a_table(root: Path) -> None:
+    """Put another table beside the lab's, with the dvc.yaml that `make up PARAMS=…` writes; none of it has run."""
+    folder = Path("examples", "own-table")
+    shutil.copytree(root / "examples" / "crabs", root / folder)
+    (root / folder / "dvc.yaml").write_text(pipeline.definition(ROOT / folder))
+
+
 def own_processes(lab: Lab) -> list[psutil.Process]:
     """The processes of this lab's services."""
     found = []
@@ -108,8 +116,9 @@ def commit(root: Path) -> None:
 
 
 def make_lab(root: Path, **env: str) -> Lab:
-    """A lab in `root`, not up yet: this work tree, free ports, a smaller cross-validation (3 folds, once)."""
+    """A lab in `root`, not up yet: this work tree and another table, free ports, 3 folds once for a short training."""
     copy_work_tree(root)
+    add_a_table(root)
     params = root / "params.yaml"
     text = params.read_text()
     for old, new in [("folds: 10", "folds: 3"), ("repeats: 3", "repeats: 1"), ("inner_folds: 3", "inner_folds: 2")]:

@@ -68,7 +68,7 @@ def _check_fresh(problem: Problem, paths: Paths, results: dict[str, Result]) -> 
     if wanted != {name: result.fingerprint for name, result in results.items()}:
         raise LabError(
             "the trained models are older than the data, the parameters or the code",
-            "run `make train` (or `dvc repro`) first",
+            "run `make train` first",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,18 @@ from pandera.errors import SchemaErrors
 
 from lab.errors import LabError
 from lab.problem import GROUP_COLUMN, ROW_COLUMN, Feature, Problem
+from lab.settings import ROOT
 from trainer.ingest import shown
 
 
 def read(path: Path) -> pd.DataFrame:
     """Read an ingested dataset, every value as text, missing ones as None."""
     if not path.is_file():
-        raise LabError(f"there is no dataset at {path}", "run `make train`, or `dvc repro`, or `dvc pull`")
+        raise LabError(f"there is no dataset at {path}", f"run `make train`, or `dvc pull {_pipeline(path)}`")
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, UnicodeDecodeError) as error:  # pandas' own are ValueErrors
-        raise LabError(f"{path} is not what ingest wrote: {error}", "run `make train`, or `dvc repro`") from error
+        raise LabError(f"{path} is not what ingest wrote: {error}", "run `make train`") from error
     return frame.astype(object).mask(frame == "", None)
 
 
@@ -32,9 +34,7 @@ def validate(problem: Problem, frame: pd.DataFrame) -> pd.DataFrame:
     """
     wanted = {*problem.columns, ROW_COLUMN, *([GROUP_COLUMN] if problem.source.groups else [])}
     if odd := sorted(wanted ^ set(frame.columns)):
-        raise LabError(
-            f"the dataset and params.yaml do not agree on the columns {shown(odd)}", "run `make train`, or `dvc repro`"
-        )
+        raise LabError(f"the dataset and params.yaml do not agree on the columns {shown(odd)}", "run `make train`")
     try:
         schema(problem).validate(frame, lazy=True)
     except SchemaErrors as errors:
@@ -118,6 +118,11 @@ def _listed(frame: pd.DataFrame, errors: SchemaErrors) -> LabError:
         f"the dataset is not valid, {len(lines)} fault(s):\n{shown(lines, chr(10))}",
         "correct the source, or the bounds and classes in params.yaml; row 1 is the first row of data",
     )
+
+
+def _pipeline(dataset: Path) -> str:
+    """The dvc.yaml that makes the dataset, as DVC is told it at the root of the clone."""
+    return os.path.relpath(dataset.parents[1] / "dvc.yaml", ROOT)
 
 
 def _brief(value: object) -> str:

@@ -182,7 +182,7 @@ def test_down_and_up_keep_everything(boxed):
     assert "running the first pipeline" not in done.stdout
     assert boxed.api("GET", "/readyz")[1]["version"] == version
     assert answer["id"] in recorded(boxed)
-    pulled = boxed.run("dvc", "pull", "--force")
+    pulled = boxed.run("dvc", "pull", "--force", "dvc.yaml")
     assert pulled.returncode == 0, pulled.stderr
 
 

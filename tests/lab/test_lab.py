@@ -155,7 +155,7 @@ def test_a_lock_file_that_dvc_left_empty_is_made_again(lab):
     said = lab.python("-m", "lab", "train")
     assert said.count("is cached") == 3
     assert lock.read_text() == before
-    assert "up to date" in lab.run("dvc", "status").stdout
+    assert "up to date" in lab.run("dvc", "status", "dvc.yaml").stdout
 
 
 def test_up_again_is_harmless(lab):
@@ -169,14 +169,19 @@ def test_up_again_is_harmless(lab):
 
 
 def test_dvc_pull_gives_the_bytes_back(lab):
-    """With the dataset and the cache gone, `dvc pull` brings the same bytes from S3."""
+    """With the dataset and the cache gone, `dvc pull dvc.yaml` brings the same bytes from S3."""
     path = lab.root / "data" / "dataset.csv"
     before = path.read_bytes()
     path.unlink()
     subprocess.run(["rm", "-rf", str(lab.root / ".lab" / "dvc-cache")], check=True)
-    done = lab.run("dvc", "pull", "--quiet", "ingest")
+    done = lab.run("dvc", "pull", "--quiet", "dvc.yaml:ingest")
     assert done.returncode == 0, done.stderr
     assert path.read_bytes() == before
+    # All of the lab's own; of the other table in the clone nothing is in S3.
+    assert lab.run("dvc", "pull", "--quiet", "dvc.yaml").returncode == 0
+    everything = lab.run("dvc", "pull", "--quiet")
+    assert everything.returncode != 0
+    assert "examples/own-table" in everything.stderr
 
 
 def test_a_killed_api_comes_back(lab):

@@ -53,11 +53,11 @@ def test_an_earlier_revision_and_three_lines_more(lab):
 
     shutil.rmtree(lab.root / ".lab" / "dvc-cache")
     assert lab.run("git", "checkout", "-q", "HEAD~2", "--", "params.yaml", "dvc.lock").returncode == 0
-    pulled = lab.run("dvc", "pull", "--quiet", "--force", "ingest")
+    pulled = lab.run("dvc", "pull", "--quiet", "--force", "dvc.yaml:ingest")
     assert pulled.returncode == 0, pulled.stderr
     assert dataset.read_bytes() == whole
     assert lab.run("git", "checkout", "-q", "HEAD", "--", ".").returncode == 0
-    assert lab.run("dvc", "pull", "--quiet", "--force").returncode == 0
+    assert lab.run("dvc", "pull", "--quiet", "--force", "dvc.yaml").returncode == 0
     assert len(dataset.read_bytes().splitlines()) == 469
 
 

@@ -21,7 +21,7 @@ title: Mine
 source: {path: SOURCE, missing: "?"}
 data: {until: ""}
 id: ""
-target: {column: y, negative: {value: "no", label: no}, positive: {value: "yes", label: yes}}
+target: {column: y, negative: {value: "no", label: "no"}, positive: {value: "yes", label: "yes"}}
 features:
   a: {type: integer, min: 0, max: 100}
   b: {type: real, min: -5, max: 5, nullable: true}
@@ -210,7 +210,7 @@ WRONG_PARAMS = {
     "a class that is empty": (BELOW('value: "no"', 'value: ""'), "target.negative.value is what stands for"),
     "a class with a space": (BELOW('value: "no"', 'value: "no "'), "target.negative.value has a space"),
     "a class that is a number": (BELOW('value: "no"', "value: 2"), r"Expected `str`, got `int` - at `\$.target"),
-    "a class without a label": (BELOW("label: no}", 'label: ""}'), "target.negative.label is empty"),
+    "a class without a label": (BELOW('label: "no"}', 'label: ""}'), "target.negative.label is empty"),
     "a missing mark with a space": (BELOW('missing: "?"', 'missing: " ?"'), "source.missing has a space"),
     "a source that is no path": (BELOW("SOURCE", '"a\\0b"'), "cannot read the source"),
     "a source that is a folder": (BELOW("SOURCE", "."), "cannot read the source .*directory"),
