@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import warnings
 
 import joblib
@@ -22,13 +23,15 @@ HERE = "tests.unit.test_warnings"
 
 
 class Worried(LogisticRegression):
-    """Warns twice in each fit, once with a number that is another one each time."""
+    """Warns three times of the same in each fit, and once with a number that is another one each time."""
 
     fits = 0
 
     def fit(self, x, y, sample_weight=None):
         Worried.fits += 1
-        warnings.warn("this is always the same", RuntimeWarning, stacklevel=2)
+        for _ in range(3):
+            warnings.warn("this is always the same", RuntimeWarning, stacklevel=1)
+            time.sleep(0.003)  # other threads have their turn
         warnings.warn(f"not converged,\n gap {float(x.sum()):.5e} after {Worried.fits}", UserWarning, stacklevel=2)
         warnings.warn("nobody asked for this", DeprecationWarning, stacklevel=2)
         return super().fit(x, y, sample_weight)
@@ -57,7 +60,7 @@ def shown(capfd) -> list[str]:
 def expect_each_once(printed: list[str], name: str) -> None:
     mine = [line for line in printed if f"candidates.{name}," in line]
     assert len(mine) == 2, mine
-    assert mine[0] == f"warning: candidates.{name}, {FITS} times: RuntimeWarning: this is always the same"
+    assert mine[0] == f"warning: candidates.{name}, {3 * FITS} times: RuntimeWarning: this is always the same"
     assert re.fullmatch(
         rf"warning: candidates.{name}, {FITS} times: UserWarning: not converged, gap .* after \d+", mine[1]
     )
@@ -95,7 +98,7 @@ def test_an_error_stays_an_error_and_says_what_was_warned_before():
     stated, data = problem_with(bad="Failing")
     with pytest.raises(LabError, match=r"candidates\.bad cannot be fitted: no more") as error:
         evaluate.evaluate(stated, stated.candidates, data)
-    assert "warning before, 1 time: RuntimeWarning: this is always the same" in error.value.message
+    assert "warning before, 3 times: RuntimeWarning: this is always the same" in error.value.message
 
 
 def test_a_warning_made_an_error_is_raised():
