@@ -12,12 +12,13 @@ from msgspec import Meta
 from lab import strict_yaml
 from lab.errors import LabError
 
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-Column = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,62}$")]
-Month = Annotated[str, Meta(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
-# An empty text where there is none: a pattern and Literal[""] do not go together in msgspec.
-SomeColumn = Annotated[str, Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_.]{0,62})?$")]
-SomeMonth = Annotated[str, Meta(pattern=r"^(\d{4}-(0[1-9]|1[0-2]))?$")]
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\Z")]
+Column = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,62}\Z")]
+Month = Annotated[str, Meta(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])\Z")]
+# The patterns end in \Z, for $ also matches before a line end. An empty text stands where there is none: a pattern and
+# Literal[""] do not go together in msgspec.
+SomeColumn = Annotated[str, Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_.]{0,62})?\Z")]
+SomeMonth = Annotated[str, Meta(pattern=r"^([0-9]{4}-(0[1-9]|1[0-2]))?\Z")]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Metric = Literal["roc_auc", "average_precision", "recall", "precision", "f1", "accuracy", "brier", "log_loss"]
 METRICS: tuple[str, ...] = get_args(Metric)

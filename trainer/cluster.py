@@ -85,7 +85,7 @@ def _check_workers(client: Client, address: str) -> None:
 def _fault(answer: object) -> str:
     """What is wrong with a worker that answered this; it gives an exception where it knows no `loaded`."""
     if not isinstance(answer, tuple):
-        return "another trainer"
+        return f"another trainer, or none ({str(answer)[:100]})"
     code, packages = answer
     if code != CODE_SHA256:
         return f"another trainer (code {code[:12]}…, here {CODE_SHA256[:12]}…)"

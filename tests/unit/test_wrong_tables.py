@@ -195,6 +195,9 @@ WRONG_PARAMS = {
     "a feature without bounds": (BELOW("{type: integer, min: 0, max: 100}", "integer"), r"at `\$.features.a`"),
     "a feature with a space": (BELOW("  a:", "  a b:"), r"at `\$.features.a b`"),
     "a feature of digits": (BELOW("  a:", "  7:"), "line 8: the key 7 is no text"),
+    "a feature with a line end": (BELOW("  a:", '  "a\\n":'), r"at `\$.features.a\n`"),
+    "a name with a line end": (BELOW("name: mine", 'name: "mine\\n"'), r"at `\$.name`"),
+    "a month in other digits": (BELOW('until: ""', 'until: "\uff12\uff10\uff12\uff16-01"'), r"at `\$.data.until`"),
     "no features": (BELOW(FEATURE_A + FEATURE_B, "  {}\n"), r"at `\$.features`"),
     "a feature called source_row": (BELOW("  a:", "  source_row:"), "no column may be called source_row"),
     "a feature called reported": (
