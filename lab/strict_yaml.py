@@ -48,7 +48,8 @@ def _finite(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
     value = loader.construct_yaml_float(node)
     if not math.isfinite(value):
         raise _Fault(
-            node, f"{node.value} is not a finite number; state the least or the greatest value that can really occur"
+            node,
+            f"{node.value} is not a finite number; a bound is the least or the greatest value that can really occur",
         )
     return value
 

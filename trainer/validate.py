@@ -30,7 +30,7 @@ def read(path: Path) -> pd.DataFrame:
 def validate(problem: Problem, frame: pd.DataFrame) -> pd.DataFrame:
     """Give the dataset with typed columns: features as float64 (missing as NaN), target as 0 or 1.
 
-    Raises LabError that lists every bad row and value.
+    Raises LabError that lists the bad rows and values, the first of many.
     """
     wanted = {*problem.columns, ROW_COLUMN, *([GROUP_COLUMN] if problem.source.groups else [])}
     if odd := sorted(wanted ^ set(frame.columns)):
@@ -48,11 +48,9 @@ def validate(problem: Problem, frame: pd.DataFrame) -> pd.DataFrame:
             f"the dataset has no value in the columns {shown(empty)}",
             "a model learns nothing from them: take them out of features and out of the file",
         )
-    if typed[problem.target.column].nunique() < 2:
-        target = problem.target
+    if len(classes := frame[problem.target.column].unique()) < 2:
         raise LabError(
-            f"the dataset has rows of one class only: {target.column} is never both "
-            f"{target.negative.value!r} and {target.positive.value!r}",
+            f"the dataset has rows of one class only: {problem.target.column} is {classes[0]!r} in each",
             "take more data, or a later data.until",
         )
     return typed

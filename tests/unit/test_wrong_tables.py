@@ -135,7 +135,7 @@ WRONG_TABLES = {
     },
     "a class never seen": (first("1,0.1,Yes"), "row 1, y: 'Yes' is not one of"),
     "a quoted class within spaces": (first('1,0.1, "yes"'), "row 1, y: '\"yes\"' is not one of"),
-    "one class only": (TABLE.replace("yes", "no"), "one class only"),
+    "one class only": (TABLE.replace("yes", "no"), "one class only: y is 'no' in each"),
     "an empty column": (re.sub(r",[\d.]+,", ",,", TABLE), "no value in the columns b"),
     "ten thousand faults": ("a,b,y\n" + "x,0,yes\n" * 10_000, "and 9980 more"),
 }
