@@ -16,6 +16,7 @@ from api.metrics import Metrics
 from api.routes import Routes
 from lab.events import Writer
 from lab.registry import Registry
+from lab.retention import Retention
 
 
 class Api(Flask):
@@ -31,12 +32,13 @@ def create_app(test_config: Mapping[str, str] | None = None) -> Flask:
 
     MLFLOW_TRACKING_URI and MODEL_NAME: whose champion; EVENTS_DIR: where events go; KEEP_DIR: where the last good
     model is kept; PACKAGE_DIR: where the image holds the model it was built with, if any; METRICS_DIR: what the workers
-    count together; FOLLOW_SECONDS: how often to look at the alias; API_KEY: asked for when set.
+    count together; EVENTS_DAYS and EVENTS_MB: when event files are deleted; FOLLOW_SECONDS: how often to look at the
+    alias; API_KEY: asked for when set.
     """
     config = os.environ if test_config is None else test_config
     app = Api(__name__, static_folder=None)
     app.url_map.merge_slashes = False  # it would redirect, to a URL
-    events = Writer(Path(config["EVENTS_DIR"]), "api")
+    events = Writer(Path(config["EVENTS_DIR"]), "api", retention=_retention(config))
     registry = Registry(config["MLFLOW_TRACKING_URI"], config["MODEL_NAME"])
     metrics = Metrics(Path(config["METRICS_DIR"]))
     baked = Path(config["PACKAGE_DIR"]) if config.get("PACKAGE_DIR") else None
@@ -54,3 +56,8 @@ def create_app(test_config: Mapping[str, str] | None = None) -> Flask:
     gc.freeze()
     gc.set_threshold(50_000)
     return app
+
+
+def _retention(config: Mapping[str, str]) -> Retention:
+    stated = {"days": config.get("EVENTS_DAYS"), "megabytes": config.get("EVENTS_MB")}
+    return Retention(**{name: float(value) for name, value in stated.items() if value})

@@ -29,6 +29,7 @@ SOCKET = Path("/var/run/docker.sock")
 def check(settings: Settings, services: list[Service], running: dict[str, str]) -> None:
     """Raise LabError for the first thing that keeps the containers from starting; `running` are those there are."""
     settings.number("API_WORKERS", 1, 64)
+    preflight.check_events(settings)
     preflight.check_writable()
     _check_images(settings)
     here = {name for name, state in running.items() if not state.startswith(("exited", "created", "dead"))}

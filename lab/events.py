@@ -2,7 +2,15 @@
 
 A process appends to a file of its own, one `write` a call, before it acknowledges anything. What was acknowledged
 is therefore on disk whatever is killed; only a line that nobody was told of can be cut, and then it is a file's last
-and has no newline. A file that has grown to `LIMIT` is left behind for a new one; none is ever renamed.
+and has no newline. A file that has grown to `LIMIT`, or is a day old, is left behind for a new one; no name comes
+twice. Files that were left behind are deleted in time (`lab.retention`).
+
+A reader that must see every event keeps a file `<reader>.checkpoint` in the folder: the names of the event files that
+it needs no more, one a line; it replaces the file whole. While there is such a file, an event file is deleted only when
+every checkpoint names it, even if the disk fills up; a checkpoint that cannot be read keeps everything. A reader may
+name a file once `is_open` has said that its writer left it and the reader has read it to its end after that.
+One name, of the oldest file that is still needed, would not do: a worker without requests keeps an old file open, and
+everything after it would have to stay.
 """
 
 from __future__ import annotations
@@ -19,13 +27,18 @@ from typing import Any, Literal
 import msgspec
 
 from lab.errors import LabError, from_os_error
+from lab.retention import SUFFIX, Retention, hold, prune
+from lab.retention import is_open as is_open
 
 ECS_VERSION = "9.1.0"
-LIMIT = 64 * 2**20
-SUFFIX = ".ndjson"
 # Every dataset there may be. Logstash, Elasticsearch's templates and Kibana's data views know the same ones; nothing
 # writes a decision yet.
 DATASETS = ("lab.prediction", "lab.feedback", "lab.request", "lab.decision", "lab.alert")
+LIMIT, LIMIT_SECONDS = 64 * 2**20, 86_400.0
+# How often a writer looks whether files have to go, besides each time it opens one.
+PRUNE_SECONDS = 60.0
+# How often an event is written anew because its file was removed meanwhile.
+TRIES = 5
 
 # Attribute to name on disk: ECS's own where it has one, else under lab.*.
 NAMES = {
@@ -109,17 +122,19 @@ class NotRecordedError(LabError):
 
 
 _encoder = msgspec.json.Encoder()
+RETENTION = Retention()
 
 
 class Writer:
     """Appends events of `service` to files in `folder`; safe for threads, one for each process."""
 
-    def __init__(self, folder: Path, service: str, limit: int = LIMIT) -> None:
-        self._folder, self._service, self._limit = folder, service, limit
+    def __init__(self, folder: Path, service: str, limit: int = LIMIT, retention: Retention = RETENTION) -> None:
+        self._folder, self._service, self._limit, self._retention = folder, service, limit, retention
         self._lock = threading.Lock()
-        self._file = -1
+        self._file, self._path = -1, ""
+        self._identity = (0, 0)
         self._size = 0
-        self._look = 0.0
+        self._opened = self._pruned = 0.0
 
     def write(self, events: Sequence[Event]) -> None:
         """Append the events, all or none; raise NotRecordedError when there is no room or no right to."""
@@ -132,32 +147,54 @@ class Writer:
                 raise NotRecordedError(f"events are not recorded: {fault.message}", fault.remedy) from error
 
     def _append(self, lines: bytes) -> None:
-        if self._file < 0 or self._size >= self._limit or self._removed():
-            self._open()
-        written = os.write(self._file, lines)
-        if written != len(lines):  # the disk filled up half-way
-            os.ftruncate(self._file, self._size)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
-        self._size += written
+        if self._file >= 0:
+            now = time.monotonic()
+            if self._size >= self._limit or now - self._opened >= LIMIT_SECONDS:
+                self._close()
+            elif now - self._pruned >= PRUNE_SECONDS:
+                self._prune()
+        for _ in range(TRIES):
+            if self._file < 0:
+                self._open()
+            written = os.write(self._file, lines)
+            if written != len(lines):  # the disk filled up half-way
+                os.ftruncate(self._file, self._size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
+            self._size += written
+            if self._in_place():
+                return
+            self._close()
+        raise OSError(errno.ENOENT, "somebody removes each file at once", self._path)
 
-    def _removed(self) -> bool:
-        """Whether somebody removed the file; looked at once a second, for it costs as much as the write."""
-        if (now := time.monotonic()) < self._look:
+    def _in_place(self) -> bool:
+        """Whether what was written is where readers look: nobody removed, moved or replaced the file or the folder."""
+        try:
+            status = os.stat(self._path)  # noqa: PTH116, Path.stat() takes twice as long
+        except OSError:
             return False
-        self._look = now + 1
-        return not os.fstat(self._file).st_nlink
+        return (status.st_ino, status.st_dev) == self._identity
 
     def _open(self) -> None:
-        self._close()
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._prune()
         name = f"{self._service}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{os.getpid()}{SUFFIX}"
+        self._path = str(self._folder / name)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._file, self._size = os.open(self._folder / name, flags, 0o640), 0  # and the umask
+        part = f"{self._path}.part"
+        self._file, self._size = os.open(part, flags, 0o640), 0  # and the umask
+        hold(self._file)
+        Path(part).rename(self._path)  # nobody sees it before it is held
+        status = os.fstat(self._file)
+        self._identity, self._opened = (status.st_ino, status.st_dev), time.monotonic()
 
     def _close(self) -> None:
         if self._file >= 0:
             os.close(self._file)
         self._file = -1
+
+    def _prune(self) -> None:
+        self._pruned = time.monotonic()
+        prune(self._folder, self._retention)
 
 
 def read(folder: Path) -> Iterator[dict[str, Any]]:

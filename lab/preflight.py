@@ -25,6 +25,7 @@ def check(settings: Settings) -> None:
     """Raise LabError for the first thing that keeps the lab from starting."""
     check_git()
     settings.number("API_WORKERS", 1, 64)
+    check_events(settings)
     _check_folder()
     _check_room()
     check_ports(settings, SERVICES)
@@ -42,6 +43,12 @@ def check_git() -> None:
             f"{ROOT} is not a git checkout with a commit: {done.stderr.strip()}",
             "clone the repository, or: git init && git add -A && git commit -m Begin",
         )
+
+
+def check_events(settings: Settings) -> None:
+    """Raise LabError unless the limits for event files make sense: one file alone has up to 64 MB."""
+    settings.number("EVENTS_DAYS", 1, 36_500)
+    settings.number("EVENTS_MB", 100, 10_000_000)
 
 
 def _check_folder() -> None:

@@ -47,6 +47,8 @@ SETTINGS = (
     Setting("API_PORT", "8000", "the API that serves the champion"),
     Setting("API_WORKERS", "2", "processes of the API"),
     Setting("API_KEY", "", "what a client of the API must send in X-API-Key; empty: nothing", hidden=True),
+    Setting("EVENTS_DAYS", "90", "days after its last event on which a file of events is deleted"),
+    Setting("EVENTS_MB", "2000", "MB that all files of events may have; the oldest are deleted first"),
     Setting("ELASTIC_APM_SERVER_URL", "", "the APM Server that the API sends its traces to; empty: none"),
     Setting("DASHBOARD_PORT", "8501", "the dashboard"),
     Setting("MLFLOW_PORT", "5000", "MLflow: runs, metrics, registry"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -64,12 +66,64 @@ def test_a_short_write_leaves_nothing_behind(tmp_path, monkeypatch):
     assert path.read_bytes().count(b"\n") == 2
 
 
-def test_a_removed_file_is_made_anew(tmp_path):
-    """Somebody tidied up: what comes after is not written into the void."""
+def remove_file(path: Path) -> None:
+    path.unlink()
+
+
+def move_file(path: Path) -> None:
+    path.rename(path.with_suffix(".old"))
+
+
+def replace_file(path: Path) -> None:
+    copy = path.with_suffix(".copy")
+    copy.write_bytes(b"")
+    copy.replace(path)
+
+
+def remove_folder(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+def move_folder(path: Path) -> None:
+    path.parent.rename(path.parent.with_name(f"moved-{path.stem}"))
+
+
+@pytest.mark.parametrize("tidy", [remove_file, move_file, replace_file, remove_folder, move_folder])
+def test_what_is_written_is_where_readers_look(tmp_path, tidy):
+    """Somebody tidied up: the next event, at once, is in a file of the folder."""
+    folder = tmp_path / "events"
+    writer = events.Writer(folder, "api")
+    for number in range(1, 4):
+        writer.write([feedback(number)])
+        assert str(number) in ids(folder)
+        tidy(max(folder.glob("*.ndjson")))
+    writer.write([feedback(4)])
+    assert ids(folder) == {"4"}
+
+
+def test_a_file_that_is_removed_in_the_middle_of_a_write(tmp_path, monkeypatch):
+    """The event is written again before it counts as recorded."""
     writer = events.Writer(tmp_path, "api")
     writer.write([feedback(1)])
-    for path in tmp_path.iterdir():
-        path.unlink()
-    writer._look = 0.0
+    real, files = os.write, list(tmp_path.iterdir())
+
+    def write(file: int, data: bytes) -> int:
+        written = real(file, data)
+        while files:
+            files.pop().unlink()
+        return written
+
+    monkeypatch.setattr(os, "write", write)
     writer.write([feedback(2)])
     assert ids(tmp_path) == {"2"}
+
+
+def test_a_file_that_is_a_day_old_is_left(tmp_path, monkeypatch):
+    """However small it is: its age must be able to end."""
+    monkeypatch.setattr(events, "LIMIT_SECONDS", 0.01)
+    writer = events.Writer(tmp_path, "api")
+    for number in range(3):
+        writer.write([feedback(number)])
+        time.sleep(0.02)
+    assert len(list(tmp_path.iterdir())) == 3
+    assert ids(tmp_path) == {"0", "1", "2"}
