@@ -111,7 +111,7 @@ def start_api(tmp_path) -> Iterator[Callable[..., Api]]:
         }
         folder.mkdir(exist_ok=True)
         with (folder / "api.log").open("ab") as log:
-            process = subprocess.Popen(_command(port), cwd=ROOT, env=environment, stdout=log, stderr=log)
+            process = subprocess.Popen(command(port), cwd=ROOT, env=environment, stdout=log, stderr=log)
         api = Api(port, folder, process)
         started.append(api)
         assert eventually(lambda: _alive(api)), (folder / "api.log").read_text()[-3000:]
@@ -132,7 +132,7 @@ def _alive(api: Api) -> bool:
     return False
 
 
-def _command(port: int) -> list[str]:
+def command(port: int) -> list[str]:
     """The command of services/supervisord.conf."""
     config = configparser.RawConfigParser(inline_comment_prefixes=None)
     config.read(ROOT / "services" / "supervisord.conf")

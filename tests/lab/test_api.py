@@ -106,10 +106,7 @@ def _last(load: Load, count: int) -> set[int]:
 
 
 def test_a_killed_worker_loses_nothing(lab):
-    """Twenty times `kill -9` under load: what a client saw answered is on file, each line whole, and the API goes on.
-
-    Granian gives up when a worker dies twice in 5.5 s; then supervisord starts it again.
-    """
+    """Twenty times `kill -9` under load: what a client saw answered is on file, each line whole; the API goes on."""
     chance = random.Random(1)
     with Load(int(lab.env["API_PORT"])) as load:
         for _ in range(20):

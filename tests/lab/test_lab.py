@@ -187,7 +187,7 @@ def test_dvc_pull_gives_the_bytes_back(lab):
 def test_a_killed_api_comes_back(lab):
     """supervisord starts it again, and it serves the champion."""
     for process in own_processes(lab):
-        if "granian" in " ".join(process.cmdline()):
+        if "api.server" in " ".join(process.cmdline()):
             process.kill()
 
     def ready() -> bool:

@@ -1,0 +1,78 @@
+"""`python -m api.server`: Granian with its own flags, and what keeps the port answered when its processes are killed.
+
+- The socket of each worker is held by the first process, too: while a worker is replaced, its clients wait.
+- A worker that was killed is replaced each time. Granian alone ends when a worker dies twice within 5.5 s; so does this
+  one only when the worker ended by itself, which is what one does that cannot start.
+- A worker whose first process is gone ends. It would go on answering beside the workers of the next one.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from granian import cli
+from granian._internal import load_target
+from granian.server.mp import MPServer, WorkerProcess
+
+LOOK_SECONDS = 0.2
+# In which an orphan may answer what it has begun.
+GRACE_SECONDS = 5.0
+
+
+class Server(MPServer):
+    """Granian's server of processes; the overridden methods are its own, of 2.8."""
+
+    def serve(self, *_: Any, **__: Any) -> None:
+        super().serve(target_loader=partial(_load, wd=self.working_dir, factory=self.factory))
+
+    def _init_shared_socket(self) -> None:
+        super()._init_shared_socket()  # type: ignore[no-untyped-call]
+        # On Linux a worker would open its socket itself, and take it and the clients that wait there to its grave. One
+        # socket for all of them would do, too, but the first worker to wake up takes all connections.
+        spec: Any = self._ssp
+        own = spec is not None and multiprocessing.get_start_method() == "fork"
+        self._sockets = [spec.build() for _ in range(self.workers)] if own else []
+
+    def _spawn_worker(self, idx: int, *words: Any, **named: Any) -> WorkerProcess:
+        if self._sockets:
+            self._ssp, self._shd = None, self._sockets[idx]
+        return super()._spawn_worker(idx, *words, **named)
+
+    def _respawn_workers(self, workers: list[int], *words: Any, **named: Any) -> None:
+        killed = [index for index in workers if (self.wrks[index].inner.exitcode or 0) < 0]
+        super()._respawn_workers(workers, *words, **named)
+        for index in killed:
+            self.respawned_wrks.pop(index, None)
+        # Granian misses one that dies while it makes a note of another.
+        if dead := {index for index, worker in enumerate(self.wrks) if not worker.inner.is_alive()}:
+            self.interrupt_children = sorted({*self.interrupt_children, *dead})
+            self.main_loop_interrupt.set()
+
+
+def _load(target: str, wd: Path | None, factory: bool) -> Any:
+    """Give what Granian serves; it asks in each worker, so that this is where a worker begins."""
+    first = multiprocessing.parent_process()
+    if first is not None and first.pid is not None:
+        threading.Thread(target=_end_after, args=(first.pid,), name="orphan", daemon=True).start()
+    return load_target(target, wd=wd, factory=factory)
+
+
+def _end_after(first: int) -> None:
+    """End this worker once the process `first` is no longer its parent."""
+    while os.getppid() == first:
+        time.sleep(LOOK_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_SECONDS)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    cli.Server = Server  # type: ignore[attr-defined]
+    cli.entrypoint()  # type: ignore[no-untyped-call]
