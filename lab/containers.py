@@ -105,8 +105,9 @@ def outdated(settings: Settings) -> bool:
 
 
 def train(settings: Settings, metric: str) -> None:
-    # What is installed is part of what a model is made of.
     LOG.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    LOG.write_text("")
+    # What is installed is part of what a model is made of.
     _step(settings, Progress(), "the trainer's image to be built", ["build", "trainer"])
     if _trainer(settings, ["-m", "lab", "pipeline", *(["--metric", metric] if metric else [])]):
         raise LabError("the pipeline failed; the reason stands above", "mend it, then run `make train`")

@@ -1,0 +1,48 @@
+"""The processes' logs: together they are bounded, and their end is shown also when one was begun a moment ago."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from supervisor.datatypes import byte_size
+
+from lab import embedded
+from lab.settings import ROOT, Settings
+from tests.unit.test_parity import programs
+
+MOST = 150 * 2**20
+
+
+def test_all_logs_together_have_at_most_150_mb():
+    """Those of every program and supervisord's own, with the older ones that are kept."""
+    text = (ROOT / "services" / "supervisord.conf").read_text()
+    own = {key: re.search(rf"^logfile_{key}=(.*)$", text, re.M)[1] for key in ("maxbytes", "backups")}
+    whole = byte_size(own["maxbytes"]) * (1 + int(own["backups"]))
+    for name, program in programs().items():
+        assert program["redirect_stderr"] == "true", f"{name} has a second log"
+        # supervisor's defaults
+        size = byte_size(program.get("stdout_logfile_maxbytes", "50MB"))
+        assert size > 0, f"{name} has no limit"
+        whole += size * (1 + int(program.get("stdout_logfile_backups", "10")))
+    assert whole <= MOST
+
+
+def test_no_service_writes_a_log_elsewhere():
+    """SeaweedFS alone would: up to 9 GB in the system's temporary folder."""
+    assert "-logtostderr=true" in programs()["s3"]["command"].split(" mini ")[0]
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "shown"), [(20, 5, "n5 … n19"), (2, 20, "o7 … o19 n0 n1"), (0, 0, "(no log yet)")]
+)
+def test_the_end_of_a_log_that_was_begun_anew(tmp_path, monkeypatch, new, old, shown):
+    """It goes back into the file before."""
+    monkeypatch.setattr(embedded, "LOGS", tmp_path)
+    for name, letter, lines in (("api.log", "n", new), ("api.log.1", "o", old)):
+        if lines:
+            (tmp_path / name).write_text("".join(f"{letter}{number}\n" for number in range(lines)))
+    found = embedded.log_end(Settings({}), "api").split("\n")
+    first, _, rest = shown.partition(" … ")
+    assert (found[0], found[-len(rest.split()) :] if rest else []) == (first, rest.split())
+    assert len(found) == (15 if rest else 1)
