@@ -16,6 +16,15 @@ def main(words: list[str] | None = None) -> int:
     if arguments.command == "settings":
         print(settings.example(), end="")
         return 0
+    from lab import lock
+
+    if arguments.command in lock.COMMANDS:
+        with lock.held(arguments.command):
+            return _run(arguments)
+    return _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     from lab import pipeline, s3, up
 
     if arguments.command == "up":

@@ -31,6 +31,12 @@ STARTED_WITH = STATE / "run" / "started-with"
 LOGS = STATE / "log"
 STOP_SECONDS = 60
 ANSWER_SECONDS = 15
+# In which a service that is up answers, on a machine that is busy.
+HEALTH_SECONDS = 5
+# What a killed supervisord leaves is asked to end, then killed: Streamlit never ends once nobody reads what it prints.
+# Those that close files on the way have more time; SeaweedFS may take 20 s of it.
+END_SECONDS = (5, 20, 10, 10)
+KEEPERS = ("s3", "mlflow", "aws")
 # How often supervisord may start a service before it counts as one that cannot start.
 STARTS = 4
 
@@ -44,7 +50,9 @@ def start(settings: Settings, progress: Progress) -> None:
         progress.done("stopping the services, for their settings changed")
         stop(settings)
     if processes() is None:
-        stop(settings)  # what a killed supervisord may have left behind
+        if own_processes():
+            progress.done("ending what a killed supervisord left behind")
+            stop(settings)
         preflight.check(settings)
         remember(NAME)
         progress.done("starting the services as processes")
@@ -59,7 +67,7 @@ def states(settings: Settings) -> dict[str, str]:
     found = {name: str(row["statename"]).lower() for name, row in (processes() or {}).items()}
     for service in SERVICES:
         if found.get(service.name) == "running":
-            found[service.name] = "up" if service.healthy(settings) else "up, not answering yet"
+            found[service.name] = "up" if service.healthy(settings, HEALTH_SECONDS) else "up, not answering yet"
     return {name: said for name, said in found.items() if said != "stopped"}
 
 
@@ -135,7 +143,10 @@ def _started_with(settings: Settings) -> str:
 
 
 def stop(_settings: Settings) -> bool:
-    """Stop supervisord and every process of this lab, orphans too."""
+    """Stop supervisord and every process of this lab, orphans too, and wait until none is left.
+
+    Raises LabError when one cannot be ended.
+    """
     ran = processes() is not None
     if ran:
         with contextlib.suppress(OSError, http.client.HTTPException, xmlrpc.client.Error):
@@ -145,7 +156,7 @@ def stop(_settings: Settings) -> bool:
         time.sleep(0.2)
         if processes() is None and not _supervised(left):
             break
-    return _end(own_processes()) or ran
+    return _end() or ran
 
 
 def own_processes() -> list[psutil.Process]:
@@ -159,11 +170,13 @@ def own_processes() -> list[psutil.Process]:
 
 
 def log_end(_settings: Settings, name: str, lines: int = 15) -> str:
-    path = LOGS / f"{name}.log"
-    try:
-        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
-    except OSError:
-        return "(no log yet)"
+    """The last lines; of the file before, too, when this one was begun a moment ago."""
+    text: list[str] = []
+    for path in (LOGS / f"{name}.log", LOGS / f"{name}.log.1"):
+        if len(text) < lines:
+            with contextlib.suppress(OSError):
+                text = path.read_text(errors="replace").splitlines() + text
+    return "\n".join(text[-lines:]) or "(no log yet)"
 
 
 def _wait(settings: Settings, progress: Progress) -> None:
@@ -199,15 +212,28 @@ def _supervised(left: list[psutil.Process]) -> bool:
     return True
 
 
-def _end(left: list[psutil.Process]) -> bool:
-    for process in left:
-        with contextlib.suppress(psutil.Error):
-            process.terminate()
-    _, stubborn = psutil.wait_procs(left, timeout=25)
-    for process in stubborn:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    return bool(left)
+def _end() -> bool:
+    """End what is left of this lab, and what that may have started meanwhile; say whether there was anything.
+
+    Ports and files are free only when the processes are gone. Raises LabError when one cannot be ended.
+    """
+    ended = False
+    for number, seconds in enumerate(END_SECONDS):
+        left, deadline = own_processes(), time.monotonic() + seconds
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                if not number:
+                    process.terminate()
+                elif number > 1 or process.environ().get("SUPERVISOR_PROCESS_NAME") not in KEEPERS:
+                    process.kill()
+        ended = ended or bool(left)
+        while left and time.monotonic() < deadline:
+            time.sleep(0.2)
+            left = own_processes()
+        if not left:
+            return ended
+    pids = ", ".join(str(process.pid) for process in left)
+    raise LabError(f"these processes of the lab cannot be ended: {pids}", "see what holds them, or restart the machine")
 
 
 class _Connection(http.client.HTTPConnection):

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 
-from lab import containers, http, pipeline, preflight, problem, settings
+from lab import containers, http, lock, pipeline, preflight, problem, settings
 from lab import engine as engines
 from lab.console import Progress, table
 from lab.engine import Engine
@@ -16,6 +16,8 @@ from lab.registry import Registry, Version
 from lab.settings import ENV_FILE, STATE, Settings
 
 API_SECONDS = 60
+# Within which services that have answered once must all be well at the same time.
+WELL_SECONDS = 120
 
 
 def up() -> None:
@@ -48,9 +50,10 @@ def up() -> None:
             "lower choice.floors in params.yaml or add candidates, then run `make train`",
         )
     _wait_for_model(values, champion, progress)
+    states = _wait_until_well(engine, values, progress)
     progress.done(f"{stated.title}: champion version {champion.number} is served")
     print()
-    print(_table(engine, values, engine.states(values)))
+    print(_table(engine, values, states))
 
 
 def status() -> int:
@@ -59,7 +62,7 @@ def status() -> int:
     engine = engines.present(values)
     states = engine.states(values)
     print(_table(engine, values, states))
-    return 0 if all(states.get(service.name) == "up" for service in engine.services(values)) else 1
+    return 1 if _unwell(engine, values, states) else 0
 
 
 def train(metric: str) -> None:
@@ -111,8 +114,11 @@ def reset(sure: bool) -> None:
             return
     values = settings.load()
     engines.present(values).remove(values)
-    shutil.rmtree(STATE, ignore_errors=False) if STATE.exists() else None
     pipeline.remove_outputs(values)
+    for path in STATE.iterdir():
+        if path != lock.PATH:  # it goes last: whoever comes now must see that this runs
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    shutil.rmtree(STATE, ignore_errors=True)
     print("the state is removed; `make up` begins anew")
 
 
@@ -125,6 +131,26 @@ def _table(engine: Engine, values: Settings, states: dict[str, str]) -> str:
             said = _served(values)
         rows.append([service.title, service.url(values), said, service.sign_in])
     return table(rows)
+
+
+def _unwell(engine: Engine, values: Settings, states: dict[str, str]) -> list[str]:
+    """A phrase for each service that is not up."""
+    found = {service.title: states.get(service.name, "down") for service in engine.services(values)}
+    return [f"{title} is {state}" for title, state in found.items() if state != "up"]
+
+
+def _wait_until_well(engine: Engine, values: Settings, progress: Progress) -> dict[str, str]:
+    """Wait until `make status` is green, and give the states.
+
+    Services answer one after another, and training may take one down again.
+    """
+    deadline = time.monotonic() + WELL_SECONDS
+    while unwell := _unwell(engine, values, states := engine.states(values)):
+        if time.monotonic() > deadline:
+            raise LabError(", ".join(unwell), "see `make logs`, then run `make up` again")
+        progress.waiting(f"all services to be well: {', '.join(unwell)}")
+        time.sleep(1)
+    return states
 
 
 def _served(values: Settings) -> str:
