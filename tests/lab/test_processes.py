@@ -178,8 +178,10 @@ def _whole(lab) -> tuple[psutil.Process, set[int]] | None:
             every = process.net_connections("tcp4")
             if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in every):
                 listening.add(process.pid)
-        first = next(p for p in _supervisord(lab).children() if "api.server" in " ".join(p.cmdline()))
-        if listening == {first.pid, *(child.pid for child in first.children())} and len(listening) == 3:
+        supervisord = _supervisord(lab)
+        children = supervisord.children() if supervisord else []
+        first = next((p for p in children if "api.server" in " ".join(p.cmdline())), None)
+        if first and listening == {first.pid, *(child.pid for child in first.children())} and len(listening) == 3:
             return first, listening
     return None
 
