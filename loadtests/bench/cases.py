@@ -71,9 +71,10 @@ def cases(models: Models, other: Path) -> list[Case]:
 def _own(models: Models, bodies: dict[str, Path], other: Path) -> list[Case]:
     granian, record, linear = _granian(), bodies["record"], _ours(models, LINEAR)
     neighbours = _ours(models, NEIGHBOURS)
-    empty, bare = ([*granian[:-1], f"{APPS}.empty:{target}"] for target in ("server", "bare"))
-    server = granian[: granian.index("--interface")]
-    threads = [*server, *("--interface", "wsgi", "--factory", "--blocking-threads", "32", "--workers", str(WORKERS))]
+    # The others do without api/server.py, which imports the API.
+    plain = [str(BIN / "granian"), *granian[granian.index("--interface") : -1]]
+    empty, bare = ([*plain, f"{APPS}.empty:{target}"] for target in ("server", "bare"))
+    threads = [plain[0], *("--interface", "wsgi", "--factory", "--blocking-threads", "32", "--workers", str(WORKERS))]
     threads += [*LOCAL, "--no-ws", "--log-config", "api/logging.json", "api:create_app"]
     idle = [*threads[:-1], f"{APPS}.empty:create_app"]
     gunicorn = [*_gunicorn(other), "--worker-class", "gthread", "--threads", "8", "api:create_app()"]
