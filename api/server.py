@@ -46,14 +46,19 @@ class Server(MPServer):
         return super()._spawn_worker(idx, *words, **named)
 
     def _respawn_workers(self, workers: list[int], *words: Any, **named: Any) -> None:
+        if not named:  # not asked to, but because they died; a death may be noted twice
+            workers = sorted({*workers} & self._dead())
         killed = [index for index in workers if (self.wrks[index].inner.exitcode or 0) < 0]
         super()._respawn_workers(workers, *words, **named)
         for index in killed:
             self.respawned_wrks.pop(index, None)
-        # Granian misses one that dies while it makes a note of another.
-        if dead := {index for index, worker in enumerate(self.wrks) if not worker.inner.is_alive()}:
+        # Granian may miss one that dies while it takes note of another.
+        if dead := self._dead():
             self.interrupt_children = sorted({*self.interrupt_children, *dead})
             self.main_loop_interrupt.set()
+
+    def _dead(self) -> set[int]:
+        return {index for index, worker in enumerate(self.wrks) if not worker.inner.is_alive()}
 
 
 def _load(target: str, wd: Path | None, factory: bool) -> Any:

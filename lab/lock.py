@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 
 from lab.errors import LabError
 from lab.settings import STATE
 
 PATH = STATE / "lock"
+# In which the one that has the lock has written its name.
+NAME_SECONDS = 0.3
 COMMANDS = ("up", "down", "train", "reset")
 
 
@@ -38,6 +41,7 @@ def _locked(command: str) -> int:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            time.sleep(NAME_SECONDS)
             holder = os.pread(file, 100, 0).decode(errors="replace") or "another command"
             os.close(file)
             raise LabError(
