@@ -115,7 +115,7 @@ def reset(sure: bool) -> None:
     values = settings.load()
     engines.present(values).remove(values)
     pipeline.remove_outputs(values)
-    for path in STATE.iterdir():
+    for path in STATE.glob("*"):
         if path != lock.PATH:  # it goes last: whoever comes now must see that this runs
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     shutil.rmtree(STATE, ignore_errors=True)
