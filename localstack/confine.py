@@ -22,7 +22,7 @@ READS = r"/(_ping|version|info|containers/json|containers/[^/]+/(json|logs)|imag
 CHANGES = r"/containers/(?P<id>[\w.-]+)(/(start|stop|kill))?"
 
 
-class Denied(PermissionError):
+class DeniedError(PermissionError):
     """The stand-in asked for what it may not have; MiniStack makes it the reason why a task stopped."""
 
 
@@ -31,9 +31,9 @@ def process(host: str, port: int) -> None:
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
         if event in PROGRAMS:
-            raise Denied(f"the stand-in AWS starts no programs ({event})")
+            raise DeniedError(f"the stand-in AWS starts no programs ({event})")
         if event == "socket.bind" and tuple(args[1][:2]) != (host, port):
-            raise Denied(f"the stand-in AWS listens on its one port only, not on {args[1]!r}")
+            raise DeniedError(f"the stand-in AWS listens on its one port only, not on {args[1]!r}")
 
     sys.addaudithook(hook)
 
@@ -67,7 +67,7 @@ class _Engine:
         self.mark = {"ministack": "ecs", "ministack.instance": f"{name}:{os.environ.get('GATEWAY_PORT', '4566')}"}
 
     def request(self, method: str, url: str, options: dict[str, Any]) -> Any:
-        """Pass the request on if it is one of those, else raise Denied."""
+        """Pass the request on if it is one of those, else raise DeniedError."""
         head, path = re.fullmatch(r"(https?\+?\w*://[^/]+(?:/v[\d.]+)?)(/[^?]*)", url).groups()  # type: ignore[union-attr]
         if method == "POST" and path == "/containers/create":
             options["data"] = json.dumps(confined(json.loads(options["data"]), self.mark, self._network(head)))
@@ -77,7 +77,7 @@ class _Engine:
         elif method in ("POST", "DELETE") and (changed := re.fullmatch(CHANGES, path)):
             self._own_container(head, changed["id"])
         elif method != "GET" or not re.fullmatch(READS, path):
-            raise Denied(f"the stand-in AWS may not ask the engine for {method} {path}")
+            raise DeniedError(f"the stand-in AWS may not ask the engine for {method} {path}")
         elif image := re.fullmatch("/distribution/(.+)/json", path):
             self._own_image(image[1])
         return self.ask(method, url, **options)
@@ -90,35 +90,37 @@ class _Engine:
         answer = self._inspect(head, os.environ.get("HOSTNAME", ""))
         networks = list(answer.json()["NetworkSettings"]["Networks"]) if answer.status_code == 200 else []
         if len(networks) != 1:
-            raise Denied(f"the stand-in AWS must be a container on one network of its own; it is on {networks}")
+            raise DeniedError(f"the stand-in AWS must be a container on one network of its own; it is on {networks}")
         return str(networks[0])
 
     def _own_image(self, name: str) -> None:
         if not self.registry or not name.startswith(f"{self.registry}/"):
-            raise Denied(f"the stand-in AWS pulls from its own registry only ({self.registry}), not {name}")
+            raise DeniedError(f"the stand-in AWS pulls from its own registry only ({self.registry}), not {name}")
 
     def _own_container(self, head: str, name: str) -> None:
         answer = self._inspect(head, name)
         if answer.status_code == 200:
             labels = answer.json()["Config"].get("Labels") or {}
             if labels.get("ministack.instance") != self.mark["ministack.instance"]:
-                raise Denied(f"the container {name} is not the stand-in's")
+                raise DeniedError(f"the container {name} is not the stand-in's")
 
 
 def confined(asked: Mapping[str, Any], mark: Mapping[str, str], network: str) -> dict[str, Any]:
     """The container of a task: what was asked for, confined as every container of the lab is.
 
-    Raise Denied for one that is no task, and for one that wants more of the machine than a published port.
+    Raise DeniedError for one that is no task, and for one that wants more of the machine than a published port.
     """
     labels, host = asked.get("Labels") or {}, dict(asked.get("HostConfig") or {})
     if {name: labels.get(name) for name in mark} != dict(mark):
-        raise Denied("the stand-in AWS starts the tasks of ECS only")
+        raise DeniedError("the stand-in AWS starts the tasks of ECS only")
     if host.pop("NetworkMode", None) != network:
-        raise Denied("a task runs on the stand-in's own network: networkMode host is not to be had")
+        raise DeniedError("a task runs on the stand-in's own network: networkMode host is not to be had")
     ports = host.pop("PortBindings", None) or {}
     wanted = sorted(name for name, value in host.items() if value) + (["Volumes"] if asked.get("Volumes") else [])
     if wanted:
-        raise Denied(f"a task may not have {', '.join(wanted)}: no privileges, host folders or the host's processes")
+        raise DeniedError(
+            f"a task may not have {', '.join(wanted)}: no privileges, host folders or the host's processes"
+        )
     return {
         **{name: asked[name] for name in ("Image", "Cmd", "Env", "ExposedPorts") if asked.get(name)},
         "Labels": labels,

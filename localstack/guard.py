@@ -14,7 +14,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -24,7 +24,7 @@ from ministack.core.responses import set_request_account_id, set_request_client_
 from ministack.core.router import detect_service
 from ministack.services import alb, ecr
 
-from localstack.signature import Refused, Request, Signed, claim
+from localstack.signature import RefusedError, Request, Signed, claim
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -45,7 +45,7 @@ BALANCED_BYTES = 32 * 2**20
 TOKEN_SECONDS = 12 * 3600
 
 
-class Door(Exception):  # noqa: N818 - it is an answer, not a fault
+class ClosedError(Exception):
     """A refusal: status, why, and further headers."""
 
     def __init__(self, status: int, why: str, **headers: str) -> None:
@@ -67,9 +67,10 @@ class Guard:
         elif scope["type"] == "http":
             try:
                 await self._serve(scope, receive, send)
-            except Door as refusal:
+            except ClosedError as refusal:
                 log.warning("refused: %s", refusal)
-                await _answer(send, refusal)
+                content = json.dumps({"message": str(refusal)}).encode()
+                await _answer(send, refusal.status, content, {"Content-Type": "application/json", **refusal.headers})
         else:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
@@ -82,12 +83,12 @@ class Guard:
             await _balance(balancer, scope, fields, receive, send)
             return
         if host not in (*LOOPBACK, (scope.get("server") or ("",))[0]):
-            raise Door(403, f"the stand-in AWS is not at {host}")
+            raise ClosedError(403, f"the stand-in AWS is not at {host}")
         if path == HEALTH and scope["method"] in ("GET", "HEAD"):
             await self.inner(scope, receive, send)
             return
         if path.strip("/").startswith("_"):
-            raise Door(403, "paths that begin with an underscore are closed, but for the health check")
+            raise ClosedError(403, "paths that begin with an underscore are closed, but for the health check")
         if ministack._is_ecr_registry_path(path):
             self._check_basic(fields)
             await self.inner(scope, receive, send)
@@ -104,19 +105,19 @@ class Guard:
             body = await _body(receive)
             signed.check(body)
             _only_s3(signed, scope, fields, query, body)
-        except Refused as refusal:
+        except RefusedError as refusal:
             if refusal.code == "MissingAuthenticationToken":
-                raise Door(403, str(refusal)) from refusal
+                raise ClosedError(403, str(refusal)) from refusal
             service = detect_service(scope["method"], scope["path"], fields, query)
             error = AuthError(refusal.code, str(refusal))
-            response = ministack._credential_failure(service, "", "guard", error, fields)
+            status, headers, content = ministack._credential_failure(service, "", "guard", error, fields)
             log.warning("refused: %s %s: %s", scope["method"], service, refusal.code)
-            await ministack._send_if_handled(send, response)
+            await _answer(send, status, content, headers)
             return
         await self.inner(scope, _again(body, receive), send)
 
     def _check_basic(self, fields: dict[str, str]) -> None:
-        """Raise Door unless this is the key and its secret, or `AWS` and a token of the ECR API."""
+        """Raise ClosedError unless this is the key and its secret, or `AWS` and a token of the ECR API."""
         kind, _, coded = fields.get("authorization", "").partition(" ")
         try:
             user, _, password = base64.b64decode(coded, validate=True).partition(b":")
@@ -127,7 +128,7 @@ class Guard:
             if root or (user == b"AWS" and self._is_token(password)):
                 return
         why = "the registry wants AWS_EMULATOR_KEY_ID and AWS_EMULATOR_SECRET_KEY of .env"
-        raise Door(401, why, **{"WWW-Authenticate": 'Basic realm="the stand-in AWS"'})
+        raise ClosedError(401, why, **{"WWW-Authenticate": 'Basic realm="the stand-in AWS"'})
 
     def _token(self, end: int) -> str:
         return f"{end}.{hmac.new(self.secret.encode(), f'registry {end}'.encode(), hashlib.sha256).hexdigest()}"
@@ -151,16 +152,16 @@ class Guard:
 
 
 def _fields(scope: Message) -> dict[str, str]:
-    """The headers by lower-case name; raise Door for what may be read in two ways."""
+    """The headers by lower-case name; raise ClosedError for what may be read in two ways."""
     if scope["http_version"] != "1.1":
-        raise Door(505, "HTTP/1.1 only")
+        raise ClosedError(505, "HTTP/1.1 only")
     if not scope["path"].startswith("/"):
-        raise Door(400, "the path must begin with a slash")
+        raise ClosedError(400, "the path must begin with a slash")
     fields: dict[str, str] = {}
     for raw, value in scope["headers"]:
         name = raw.decode("latin-1").lower()
         if name in fields and name in SINGLE:
-            raise Door(400, f"two fields {name}")
+            raise ClosedError(400, f"two fields {name}")
         text = ministack.decode_header_value(value)
         between = "; " if name == "cookie" else ","
         fields[name] = f"{fields[name]}{between}{text}" if name in fields else text
@@ -171,24 +172,24 @@ def _host(fields: dict[str, str], scope: Message) -> str:
     """The name in Host without its port, in lower case."""
     match = HOST.fullmatch(fields.get("host", "").lower())
     if not match:
-        raise Door(400, f"{scope['method']} without a usable Host")
+        raise ClosedError(400, f"{scope['method']} without a usable Host")
     return match[1]
 
 
 def _same_origin(fields: dict[str, str]) -> None:
-    """Raise Door for a request that a page of another origin makes: another port of this machine is one."""
+    """Raise ClosedError for a request that a page of another origin makes: another port of this machine is one."""
     origin, site = fields.get("origin"), fields.get("sec-fetch-site", "none")
     if origin is not None and origin.lower() != f"http://{fields['host'].lower()}":
-        raise Door(403, "a page of another origin may not use the stand-in AWS")
+        raise ClosedError(403, "a page of another origin may not use the stand-in AWS")
     if site not in ("none", "same-origin"):
-        raise Door(403, f"a page may not use the stand-in AWS: Sec-Fetch-Site is {site}")
+        raise ClosedError(403, f"a page may not use the stand-in AWS: Sec-Fetch-Site is {site}")
 
 
 def _query(scope: Message) -> dict[str, list[str]]:
     try:
         return parse_qs(scope["query_string"].decode("ascii"), keep_blank_values=True)
     except ValueError as error:
-        raise Door(400, "the query is not ASCII") from error
+        raise ClosedError(400, "the query is not ASCII") from error
 
 
 def _balancer(host: str) -> dict[str, Any] | None:
@@ -222,14 +223,12 @@ async def _balance(
     await ministack._send_if_handled(send, response, receive)
 
 
-def _only_s3(
-    signed: Signed, scope: Message, fields: dict[str, str], query: dict[str, list[str]], body: bytes
-) -> None:
+def _only_s3(signed: Signed, scope: Message, fields: dict[str, str], query: dict[str, list[str]], body: bytes) -> None:
     """A presigned URL of S3 does not sign its body, which must not choose another service then."""
     if signed.body_is_free:
         wanted = ministack._routing_params(scope["method"], scope["path"], fields, body, query)
         if detect_service(scope["method"], scope["path"], fields, wanted) != "s3":
-            raise Refused("SignatureDoesNotMatch", "this URL was signed for S3")
+            raise RefusedError("SignatureDoesNotMatch", "this URL was signed for S3")
 
 
 async def _body(receive: Receive, limit: int = 0) -> bytes:
@@ -237,11 +236,11 @@ async def _body(receive: Receive, limit: int = 0) -> bytes:
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            raise Door(400, "the client went away")
+            raise ClosedError(400, "the client went away")
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if limit and size > limit:
-            raise Door(413, f"more than {limit} bytes")
+            raise ClosedError(413, f"more than {limit} bytes")
         if not message.get("more_body"):
             return b"".join(parts)
 
@@ -258,12 +257,12 @@ def _again(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-async def _answer(send: Send, refusal: Door) -> None:
-    body = json.dumps({"message": str(refusal)}).encode()
-    headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **refusal.headers}
+async def _answer(send: Send, status: int, content: bytes, headers: Mapping[str, str]) -> None:
+    """Refuse, and close the connection: the request's body may not have been read."""
+    headers = {**headers, "Content-Length": str(len(content)), "Connection": "close"}
     raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": content})
 
 
 def _equal(one: bytes, other: bytes) -> bool:

@@ -24,7 +24,7 @@ V4, V2 = {"X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Signature"}, {"AWSAccess
 WEEK = 7 * 24 * 3600
 
 
-class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
+class RefusedError(Exception):
     """The request is not let in; `code` is AWS's name for the reason."""
 
     def __init__(self, code: str, why: str) -> None:
@@ -44,32 +44,32 @@ class Request:
     def one(self, name: str) -> str:
         values = self.query.get(name, [])
         if len(values) != 1:
-            raise Refused("IncompleteSignature", f"{name} must be given once")
+            raise RefusedError("IncompleteSignature", f"{name} must be given once")
         return values[0]
 
 
 @dataclass(frozen=True)
 class Signed:
-    """A request that names a known key. `check` is given the body, and raises Refused for a wrong signature."""
+    """A request that names a known key. `check` is given the body, and raises RefusedError for a wrong signature."""
 
     check: Callable[[bytes], None]
     body_is_free: bool
 
 
 def claim(request: Request, root: str) -> Signed:
-    """Find the key that a request names, in its header or its query; raise Refused for none, two, or one that is
+    """Find the key that a request names, in its header or its query; raise RefusedError for none, two, or one that is
     neither `root` nor given out by STS or IAM here."""
     naming = {name for name in request.query if name.lower() in NAMING}
     if "authorization" in request.fields:
         match = AUTHORIZATION.fullmatch(request.fields["authorization"])
         if naming or not match:
-            raise Refused("IncompleteSignature", "one AWS4-HMAC-SHA256 signature is wanted, here or in the query")
+            raise RefusedError("IncompleteSignature", "one AWS4-HMAC-SHA256 signature is wanted, here or in the query")
         secret = _secret(match[1], root, request.fields.get("x-amz-security-token", ""))
         return Signed(lambda body: _check_header(request, secret, body), body_is_free=False)
     if naming == V4:
         match = CREDENTIAL.fullmatch(request.one("X-Amz-Credential"))
         if not match or request.one("X-Amz-Algorithm") != "AWS4-HMAC-SHA256":
-            raise Refused("IncompleteSignature", "the query names no AWS4-HMAC-SHA256 credential")
+            raise RefusedError("IncompleteSignature", "the query names no AWS4-HMAC-SHA256 credential")
         token = request.one("X-Amz-Security-Token") if "X-Amz-Security-Token" in request.query else ""
         secret = _secret(match[1], root, token)
         service = request.one("X-Amz-Credential").split("/")[3]
@@ -80,7 +80,9 @@ def claim(request: Request, root: str) -> Signed:
             token = request.one("x-amz-security-token")
         _secret(key, root, token)
         return Signed(lambda _body: _check_v2(request, key), body_is_free=True)
-    raise Refused("MissingAuthenticationToken", "the stand-in AWS wants AWS_EMULATOR_KEY_ID of .env, and its signature")
+    raise RefusedError(
+        "MissingAuthenticationToken", "the stand-in AWS wants AWS_EMULATOR_KEY_ID of .env, and its signature"
+    )
 
 
 def _secret(key: str, root: str, token: str) -> str:
@@ -88,11 +90,11 @@ def _secret(key: str, root: str, token: str) -> str:
     set_request_account_id("")
     if key != root:
         if iam_evaluator.is_root_access_key(key) or not (key in sts._sessions or _iam_account(key)):
-            raise Refused("InvalidClientTokenId", "The security token included in the request is invalid.")
+            raise RefusedError("InvalidClientTokenId", "The security token included in the request is invalid.")
         set_request_account_id(_iam_account(key) or key)
     found = iam_evaluator.resolve_credential(key, get_account_id(), token)
     if isinstance(found, iam_evaluator.CredentialResolutionError):
-        raise Refused(found.code, found.message)
+        raise RefusedError(found.code, found.message)
     secret: str = found.secret_access_key
     return secret
 
@@ -104,26 +106,26 @@ def _iam_account(key: str) -> str:
 def _check_header(request: Request, secret: str, body: bytes) -> None:
     signature = _parsed(sigv4.parse_header_signature(request.fields))
     if late := sigv4.request_time_failure(signature):
-        raise Refused(*late)
+        raise RefusedError(*late)
     _check(request, signature, secret, body, presigned=False)
     stated = request.fields.get("x-amz-content-sha256", "")
     plain = re.fullmatch("[0-9a-f]{64}", stated)
     if plain and stated != hashlib.sha256(body).hexdigest():
-        raise Refused("XAmzContentSHA256Mismatch", "The provided 'x-amz-content-sha256' header does not match.")
+        raise RefusedError("XAmzContentSHA256Mismatch", "The provided 'x-amz-content-sha256' header does not match.")
 
 
 def _check_query(request: Request, secret: str, body: bytes) -> None:
     signature = _parsed(sigv4.parse_query_signature(request.query))
     expires = request.one("X-Amz-Expires")
     if not expires.isascii() or not expires.isdigit() or not 0 < int(expires) <= WEEK:
-        raise Refused("AuthorizationQueryParametersError", f"X-Amz-Expires must be from 1 to {WEEK}")
+        raise RefusedError("AuthorizationQueryParametersError", f"X-Amz-Expires must be from 1 to {WEEK}")
     try:
         signed = datetime.strptime(signature.amz_date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError as error:
-        raise Refused("IncompleteSignature", "X-Amz-Date is no date") from error
+        raise RefusedError("IncompleteSignature", "X-Amz-Date is no date") from error
     age = (datetime.now(UTC) - signed).total_seconds()
     if not -900 < age < int(expires):
-        raise Refused("AccessDenied", "Request has expired")
+        raise RefusedError("AccessDenied", "Request has expired")
     _check(request, signature, secret, body, presigned=True)
 
 
@@ -132,27 +134,27 @@ def _check(request: Request, signature: Any, secret: str, body: bytes, *, presig
     # What chooses the service and the action must be signed, or a captured URL could be turned to another use.
     loose = {name for name in request.fields if name.startswith("x-amz-")} - set(names)
     if "host" not in names or loose:
-        raise Refused("SignatureDoesNotMatch", f"not signed: {', '.join(sorted(loose)) or 'host'}")
+        raise RefusedError("SignatureDoesNotMatch", f"not signed: {', '.join(sorted(loose)) or 'host'}")
     failure = sigv4.header_signature_failure(
         signature, secret, request.method, request.raw_path, request.query, request.fields, body, presigned=presigned
     )
     if failure:
-        raise Refused(*failure)
+        raise RefusedError(*failure)
 
 
 def _check_v2(request: Request, key: str) -> None:
     """An S3 URL as boto3 presigns it unless it is told otherwise (HMAC-SHA1); it is for S3 alone."""
     if not request.one("Expires").isascii():
-        raise Refused("SignatureDoesNotMatch", "Expires is no number")
+        raise RefusedError("SignatureDoesNotMatch", "Expires is no number")
     sent = iam_evaluator.SignedRequest(
         key, request.method, request.raw_path, request.query, request.fields, sigv2=True, auth_path=request.raw_path
     )
     checked = iam_evaluator._sigv2_check(sent, get_account_id())
     if isinstance(checked, iam_evaluator.AuthError):
-        raise Refused(checked.code, checked.message)
+        raise RefusedError(checked.code, checked.message)
 
 
 def _parsed(signature: Any) -> Any:
     if isinstance(signature, tuple):
-        raise Refused(*signature)
+        raise RefusedError(*signature)
     return signature
