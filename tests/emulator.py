@@ -1,0 +1,83 @@
+"""The stand-in AWS as a process of its own, started as supervisord starts it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from lab import http
+from lab.settings import ROOT
+from tests.conftest import free_port
+from tests.lab.conftest import eventually
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """Where it listens, and root's key; secrets as `make up` draws them."""
+
+    port: int
+    key_id: str = field(default_factory=lambda: secrets.token_hex(20))
+    secret: str = field(default_factory=lambda: secrets.token_hex(20))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self, service: str, key_id: str = "", secret: str = "", token: str | None = None, **more: Any) -> Any:
+        """A client of boto3, with root's key unless another is given."""
+        return boto3.client(
+            service,
+            endpoint_url=self.url,
+            region_name="us-east-1",
+            aws_access_key_id=key_id or self.key_id,
+            aws_secret_access_key=secret or self.secret,
+            aws_session_token=token,
+            config=Config(connect_timeout=3, read_timeout=20, retries={"total_max_attempts": 1}, **more),
+        )
+
+    def healthy(self) -> bool:
+        with contextlib.suppress(http.UnreachableError):
+            http.request("GET", f"{self.url}/_ministack/health", timeout=2)
+            return True
+        return False
+
+
+def environment(emulator: Emulator, folder: Path) -> dict[str, str]:
+    """What supervisord sets for it."""
+    return {
+        "PATH": os.environ["PATH"],
+        "AWS_ACCESS_KEY_ID": emulator.key_id,
+        "AWS_SECRET_ACCESS_KEY": emulator.secret,
+        "GATEWAY_PORT": str(emulator.port),
+        "BIND_HOST": "127.0.0.1",
+        "MINISTACK_HOST": "127.0.0.1",
+        "SFTP_ENABLED": "0",
+        "IOT_MTLS_ENABLED": "0",
+        "DOCKER_HOST": f"unix://{folder}/no-engine.sock",
+        "TMPDIR": str(folder),
+    }
+
+
+@contextlib.contextmanager
+def running(folder: Path) -> Iterator[Emulator]:
+    emulator = Emulator(free_port(set()))
+    with (folder / "aws.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "localstack"], cwd=ROOT, env=environment(emulator, folder), stdout=log, stderr=log
+        )
+        try:
+            assert eventually(emulator.healthy), (folder / "aws.log").read_text()[-3000:]
+            yield emulator
+        finally:
+            process.terminate()
+            process.wait(30)
