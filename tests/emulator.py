@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import os
 import secrets
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from lab import http
+from lab import http as client
 from lab.settings import ROOT
 from tests.conftest import free_port
 from tests.lab.conftest import eventually
@@ -46,8 +48,8 @@ class Emulator:
         )
 
     def healthy(self) -> bool:
-        with contextlib.suppress(http.UnreachableError):
-            http.request("GET", f"{self.url}/_ministack/health", timeout=2)
+        with contextlib.suppress(client.UnreachableError):
+            client.request("GET", f"{self.url}/_ministack/health", timeout=2)
             return True
         return False
 
@@ -81,3 +83,40 @@ def running(folder: Path) -> Iterator[Emulator]:
         finally:
             process.terminate()
             process.wait(30)
+
+
+@contextlib.contextmanager
+def serving(content: bytes, kind: str = "text/plain") -> Iterator[tuple[int, list[str]]]:
+    """A server that answers everything with `content`: its port, and the paths that it was asked for."""
+    seen: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.path)
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port, seen
+        server.shutdown()
+
+
+def balance(emulator: Emulator, port: int) -> str:
+    """Make a load balancer called `front` before that port; give its host name."""
+    elb = emulator.client("elbv2")
+    balancer = elb.create_load_balancer(Name="front", Subnets=["subnet-1"])["LoadBalancers"][0]
+    group = elb.create_target_group(Name="g", Protocol="HTTP", Port=port, TargetType="ip", VpcId="vpc-00000001")
+    arn = group["TargetGroups"][0]["TargetGroupArn"]
+    elb.register_targets(TargetGroupArn=arn, Targets=[{"Id": "127.0.0.1", "Port": port}])
+    actions = [{"Type": "forward", "TargetGroupArn": arn}]
+    elb.create_listener(LoadBalancerArn=balancer["LoadBalancerArn"], Protocol="HTTP", Port=80, DefaultActions=actions)
+    return str(balancer["DNSName"])

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import http.server
 import json
 import re
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -27,7 +25,7 @@ from hypothesis import strategies as st
 
 from lab.settings import ROOT
 from localstack import confine
-from tests.emulator import Emulator, environment, running
+from tests.emulator import Emulator, balance, environment, running, serving
 
 FUNCTION = json.dumps({"FunctionName": "f", "Runtime": "python3.11", "Handler": "i.h", "Role": "r", "Code": {}})
 TRUST = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "*"}]}
@@ -345,60 +343,21 @@ def test_a_key_from_sts_is_let_in_and_its_policy_holds(aws):
     assert buckets(aws) == ["kept"]
 
 
-@pytest.fixture
-def target() -> Iterator[tuple[int, list[str]]]:
-    """A server behind the load balancer, and the paths that it was asked for."""
-    seen: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            seen.append(self.path)
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            self.send_response(200)
-            self.send_header("Content-Length", "4")
-            self.end_headers()
-            self.wfile.write(b"task")
-
-        do_POST = do_GET  # noqa: N815
-
-        def log_message(self, *_: object) -> None: ...
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_port, seen
-        server.shutdown()
-
-
-def test_the_load_balancers_name_leads_to_its_target_alone(aws, target):
+def test_the_load_balancers_name_leads_to_its_target_alone(aws):
     """Without a key, for any path: also those that are MiniStack's own elsewhere; a foreign page stays out."""
-    elb = aws.client("elbv2")
-    balancer = elb.create_load_balancer(Name="front", Subnets=["subnet-1"])["LoadBalancers"][0]
-    port, seen = target
-    group = elb.create_target_group(Name="g", Protocol="HTTP", Port=port, TargetType="ip", VpcId="vpc-00000001")
-    arn = group["TargetGroups"][0]["TargetGroupArn"]
-    elb.register_targets(TargetGroupArn=arn, Targets=[{"Id": "127.0.0.1", "Port": port}])
-    forward = [{"Type": "forward", "TargetGroupArn": arn}]
-    elb.create_listener(LoadBalancerArn=balancer["LoadBalancerArn"], Protocol="HTTP", Port=80, DefaultActions=forward)
-    name = balancer["DNSName"]
-    paths = [
-        "/predict?a=b%20c",
-        "/health",
-        "/_ministack/reset",
-        "/v2/",
-        "/oauth2/token",
-        "/_aws/lambda-url/x/",
-        "/a%2Fb",
-    ]
-    for path in paths:
-        for host in (name, f"{name.upper()}:{aws.port}", f"{name}."):
-            answer = ask(aws, "POST", path, b"body", Host=host)
-            assert (answer.status, answer.data) == (200, b"task"), path
-    assert list(dict.fromkeys(seen)) == paths
-    assert ask(aws, "GET", "/", Host=name, Origin=f"http://{name}").status == 200
-    assert ask(aws, "POST", "/predict", Host=name, Origin="http://evil.example").status == 403
-    assert ask(aws, "GET", "/", Host=name, Sec_Fetch_Site="cross-site").status == 403
-    assert ask(aws, "POST", "/", b"x" * (32 * 2**20 + 1), Host=name).status == 413
-    assert ask(aws, "GET", "/", Host=f"x{name}").status == 403
+    paths = ["/predict?a=b%20c", "/health", "/_ministack/reset", "/v2/", "/oauth2/token", "/_aws/lambda-url/", "/a%2Fb"]
+    with serving(b"task") as (port, seen):
+        name = balance(aws, port)
+        for path in paths:
+            for host in (name, f"{name.upper()}:{aws.port}", f"{name}."):
+                answer = ask(aws, "POST", path, b"body", Host=host)
+                assert (answer.status, answer.data) == (200, b"task"), path
+        assert list(dict.fromkeys(seen)) == paths
+        assert ask(aws, "GET", "/", Host=name, Origin=f"http://{name}").status == 200
+        assert ask(aws, "POST", "/predict", Host=name, Origin="http://evil.example").status == 403
+        assert ask(aws, "GET", "/", Host=name, Sec_Fetch_Site="cross-site").status == 403
+        assert ask(aws, "POST", "/", b"x" * (32 * 2**20 + 1), Host=name).status == 413
+        assert ask(aws, "GET", "/", Host=f"x{name}").status == 403
     assert buckets(aws) == ["kept"]
 
 
