@@ -231,6 +231,20 @@ def test_a_task_is_confined(aws, task):
     assert host["PidsLimit"] > 0
 
 
+def test_a_task_reaches_the_stand_in_as_anybody_does(aws, task):
+    """At the address that its environment names; without a key it gets the health check, and no role's keys."""
+    script = """
+import os, urllib.error, urllib.request
+base = os.environ["AWS_ENDPOINT_URL"]
+for url in (base + "/_ministack/health", base + "/", os.environ["AWS_CONTAINER_CREDENTIALS_FULL_URI"]):
+    try:
+        print(urllib.request.urlopen(url, timeout=5).status)
+    except urllib.error.HTTPError as error:
+        print(error.code)
+"""
+    assert docker("exec", aws.tasks()[0], "python3", "-c", script).split() == ["200", "403", "403"]
+
+
 HOST = {"volumes": [{"name": "v", "host": {"sourcePath": "/"}}]}
 MOUNT = {"mountPoints": [{"sourceVolume": "v", "containerPath": "/host"}]}
 CAPABLE = {"linuxParameters": {"capabilities": {"add": ["SYS_ADMIN"]}}}

@@ -353,6 +353,8 @@ def test_the_load_balancers_name_leads_to_its_target_alone(aws):
                 answer = ask(aws, "POST", path, b"body", Host=host)
                 assert (answer.status, answer.data) == (200, b"task"), path
         assert list(dict.fromkeys(seen)) == paths
+        chunked = f"POST /chunked HTTP/1.1\nHost: {name}\nTransfer-Encoding: chunked\nConnection: close\n\n"
+        assert raw(aws, f"{chunked}4\nbody\n0\n\n") == [200]
         assert ask(aws, "GET", "/", Host=name, Origin=f"http://{name}").status == 200
         assert ask(aws, "POST", "/predict", Host=name, Origin="http://evil.example").status == 403
         assert ask(aws, "GET", "/", Host=name, Sec_Fetch_Site="cross-site").status == 403
