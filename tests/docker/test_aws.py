@@ -84,19 +84,14 @@ class Aws(Emulator):
         arn = ecs.run_task(cluster="lab", taskDefinition=family)["tasks"][0]["taskArn"]
 
         def stopped() -> Any:
-            return next(
-                t for t in ecs.describe_tasks(cluster="lab", tasks=[arn])["tasks"] if t["lastStatus"] == "STOPPED"
-            )
+            (found,) = ecs.describe_tasks(cluster="lab", tasks=[arn])["tasks"]
+            return found["lastStatus"] in ("STOPPED", "RUNNING") and found
 
-        reason: str = until(lambda: _first(stopped), f"{family} stops")["stoppedReason"]
-        return reason
-
-
-def _first(found: Callable[[], Any]) -> Any:
-    try:
-        return found()
-    except StopIteration:
-        return None
+        task = until(stopped, f"{family} stops")
+        if task["lastStatus"] == "RUNNING":
+            ecs.stop_task(cluster="lab", task=arn)
+        assert task["lastStatus"] == "STOPPED"
+        return str(task["stoppedReason"])
 
 
 @pytest.fixture(scope="module")
