@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import urllib3
+from botocore.exceptions import ClientError
 
 from lab import http
 from lab.errors import LabError
@@ -274,29 +275,13 @@ def test_a_task_that_wants_the_machine_does_not_run(aws, image, definition, cont
     assert set(aws.tasks()) == before
 
 
-def test_other_services_start_no_container(aws, image):
-    """EC2 and, around the list of services, what CloudFormation makes: MiniStack would start containers for them."""
-    before = set(docker("ps", "--all", "--quiet").split())
-    cloud = aws.client("cloudformation")
-    properties = {
-        "Engine": "postgres",
-        "DBInstanceClass": "db.t3.micro",
-        "AllocatedStorage": "5",
-        "MasterUsername": "u",
-        "MasterUserPassword": "password",
-    }
-    resources = {
-        "D": {"Type": "AWS::RDS::DBInstance", "Properties": properties},
-        "C": {"Type": "AWS::ElastiCache::CacheCluster", "Properties": {"Engine": "redis", "NumCacheNodes": 1}},
-    }
-    cloud.create_stack(StackName="s", TemplateBody=json.dumps({"Resources": resources}), OnFailure="DO_NOTHING")
-
-    def settled() -> bool:
-        return not cloud.describe_stacks(StackName="s")["Stacks"][0]["StackStatus"].endswith("IN_PROGRESS")
-
-    until(settled, "the stack settles", 120)
-    time.sleep(2)  # what starts in the background
-    assert set(docker("ps", "--all", "--quiet").split()) - before == set()
+def test_an_instance_of_ec2_is_no_container(aws, image):
+    """MiniStack would boot a registered image as one; the tasks of ECS are all that the engine starts."""
+    ec2, before = aws.client("ec2"), docker("ps", "--all", "--quiet").split()
+    ami = ec2.register_image(Name="box", ImageLocation=image)["ImageId"]
+    with pytest.raises(ClientError, match="the tasks of ECS only"):
+        ec2.run_instances(ImageId=ami, MinCount=1, MaxCount=1)
+    assert set(docker("ps", "--all", "--quiet").split()) <= set(before)
 
 
 def test_a_service_pulls_with_the_password_and_is_reached_through_the_load_balancer(aws, image):
