@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from lab.settings import ROOT
 from localstack import confine
+from tests.emulator import Emulator, environment
 
 MARK = {"ministack": "ecs", "ministack.instance": "a:4566"}
 PLAIN = {"Image": "i", "Cmd": ["c"], "Env": ["A=b"], "Labels": MARK, "HostConfig": {"NetworkMode": "own"}}
@@ -38,6 +40,28 @@ for number, way in enumerate(ways):
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_it_drops_what_it_need_not_know(tmp_path):
+    """The environment of a shell, or of the lab, is gone before the first request; policies are evaluated."""
+    script = """
+import os, localstack.__main__
+from ministack import app
+app.main = lambda: print(dict(os.environ))
+localstack.__main__.main()
+"""
+    here = Emulator(1)
+    known = {**environment(here, tmp_path), "AUTH": "false", "SERVICES": ""}
+    secrets = dict.fromkeys(("S3_SECRET_KEY", "API_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "HTTP_PROXY"), "x")
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(
+        command, cwd=ROOT, env=known | secrets, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    kept = ast.literal_eval(done.stdout)
+    assert kept.keys() & secrets.keys() == set()
+    assert (kept["AUTH"], kept["AWS_ACCESS_KEY_ID"]) == ("true", here.key_id)
+    assert "lambda" not in kept["SERVICES"].split(",")
 
 
 @given(st.dictionaries(st.text(), VALUES), st.dictionaries(st.text(), VALUES))
