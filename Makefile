@@ -27,7 +27,7 @@ DEV := $(VENV)/.dev-$(call sum,dev)-$(call sum,lab)
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
-up: $(LAB) ## start everything; the first time, train and serve a champion [LITE=1 ENGINE=embedded]
+up: $(LAB) ## start everything; the first time, train and serve a champion [LITE=1 ENGINE=embedded AWS=1]
 	@$(PY) -m lab up
 
 down: $(SOME) ## stop everything, keep the state

@@ -158,7 +158,7 @@ def _down(settings: Settings, *more: str) -> bool:
 
 
 def _end_tasks(settings: Settings) -> None:
-    """End the tasks that the stand-in AWS left: they are on the lab's network, and Compose does not know them."""
+    """End the tasks that the stand-in AWS left: they are on its network, and Compose does not know them."""
     label = f"label=ministack.instance={project(settings)}-aws:4566"
     if ids := _said("docker", "ps", "--all", "--quiet", "--filter", label)[1]:
         subprocess.run(

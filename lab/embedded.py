@@ -22,7 +22,8 @@ from lab import pipeline, preflight, problem
 from lab.console import Progress
 from lab.errors import LabError
 from lab.ground import BIN, REPRODUCE, environment, remember
-from lab.services import SERVICES, Service
+from lab.services import Service
+from lab.services import processes as wanted
 from lab.settings import ROOT, STATE, Settings
 
 NAME = "embedded"
@@ -41,8 +42,8 @@ KEEPERS = ("s3", "mlflow", "aws")
 STARTS = 4
 
 
-def services(_settings: Settings) -> list[Service]:
-    return list(SERVICES)
+def services(settings: Settings) -> list[Service]:
+    return wanted(settings)
 
 
 def start(settings: Settings, progress: Progress) -> None:
@@ -58,14 +59,14 @@ def start(settings: Settings, progress: Progress) -> None:
         progress.done("starting the services as processes")
         _supervise(settings)
     else:
-        _revive()
+        _revive(settings)
     _wait(settings, progress)
 
 
 def states(settings: Settings) -> dict[str, str]:
     """supervisord's word for each, and for one that runs whether it answers."""
     found = {name: str(row["statename"]).lower() for name, row in (processes() or {}).items()}
-    for service in SERVICES:
+    for service in wanted(settings):
         if found.get(service.name) == "running":
             found[service.name] = "up" if service.healthy(settings, HEALTH_SECONDS) else "up, not answering yet"
     return {name: said for name, said in found.items() if said != "stopped"}
@@ -118,10 +119,11 @@ def processes() -> dict[str, dict[str, Any]] | None:
     return {row["name"]: row for row in rows}
 
 
-def _revive() -> None:
+def _revive(settings: Settings) -> None:
     """Start again the services that supervisord has given up or was told to stop."""
+    names = {service.name for service in wanted(settings)}
     for name, row in (processes() or {}).items():
-        if row["statename"] in ("FATAL", "EXITED", "STOPPED"):
+        if name in names and row["statename"] in ("FATAL", "EXITED", "STOPPED"):
             with contextlib.suppress(OSError, http.client.HTTPException, xmlrpc.client.Error):
                 _supervisor().supervisor.startProcess(name, False)
 
@@ -181,8 +183,8 @@ def log_end(_settings: Settings, name: str, lines: int = 15) -> str:
 
 def _wait(settings: Settings, progress: Progress) -> None:
     """Wait until every service is well; raise LabError with the end of its log for one that cannot start."""
-    left, limit = list(SERVICES), settings.number("START_SECONDS", 1, 3600)
-    pids: dict[str, set[object]] = {service.name: set() for service in SERVICES}
+    left, limit = wanted(settings), settings.number("START_SECONDS", 1, 3600)
+    pids: dict[str, set[object]] = {service.name: set() for service in left}
     while left:
         for service in list(left):
             if service.healthy(settings):

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from lab.errors import LabError
-from lab.services import SERVICES, Service
+from lab.services import Service, processes
 from lab.settings import ROOT, STATE, Settings
 
 DISK_MB = 1_000
@@ -28,7 +28,7 @@ def check(settings: Settings) -> None:
     check_events(settings)
     _check_folder()
     _check_room()
-    check_ports(settings, SERVICES)
+    check_ports(settings, processes(settings))
 
 
 def check_git() -> None:

@@ -45,7 +45,8 @@ class Service:
 _API = Service("api", "API", "API_PORT", "/healthz", "open")
 _DASHBOARD = Service("dashboard", "Dashboard", "DASHBOARD_PORT", "/_stcore/health", "open")
 _MLFLOW = Service("mlflow", "MLflow", "MLFLOW_PORT", "/health", "open")
-_AWS = Service("aws", "AWS stand-in", "AWS_PORT", "/_ministack/health", "any key and secret")
+_AWS_KEYS = "AWS_EMULATOR_KEY_ID, AWS_EMULATOR_SECRET_KEY in .env"
+_AWS = Service("aws", "AWS stand-in", "AWS_PORT", "/_ministack/health", _AWS_KEYS)
 _S3_KEYS = "S3_ACCESS_KEY, S3_SECRET_KEY in .env"
 _SEAWEEDFS = ("S3_MASTER_PORT", "S3_VOLUME_PORT", "S3_FILER_PORT", "S3_ADMIN_PORT")
 # As processes, and in containers: S3 is another program there, with a console.
@@ -62,3 +63,8 @@ ELASTIC = (
     Service("elasticsearch", "Elasticsearch", "ELASTICSEARCH_PORT", "/", "elastic, ELASTIC_PASSWORD in .env"),
     Service("apm-server", "APM Server", "APM_PORT", "/", "APM_SECRET_TOKEN in .env"),
 )
+
+
+def processes(settings: Settings) -> list[Service]:
+    """The services that run as processes: the stand-in AWS only when asked for, since it can run no task there."""
+    return [service for service in SERVICES if service is not _AWS or settings.number("AWS", 0, 1)]

@@ -1,7 +1,9 @@
-"""The stand-in AWS on a real engine: a registry that takes a push, tasks that are containers, state that stays."""
+"""The stand-in AWS on a real engine: a registry with a password, tasks that are confined, state that stays."""
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import secrets
 import socket
@@ -12,23 +14,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
+import urllib3
+from botocore.exceptions import ClientError
 
 from lab import http
 from lab.errors import LabError
+from tests.emulator import Emulator
 
 ROOT = Path(__file__).parents[2]
 SOCKET = Path("/var/run/docker.sock")
 BASE = "python:3.13-slim"
 
 
-def docker(*words: str, seconds: float = 60, check: bool = True) -> str:
+def docker(*words: str, seconds: float = 60, check: bool = True, **env: str) -> str:
     """What docker says, within a time."""
-    done = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=seconds, check=False, cwd=ROOT)
+    done = run("docker", *words, seconds=seconds, **env)
     assert not check or done.returncode == 0, f"docker {' '.join(words)}: {done.stderr}"
     return done.stdout.strip()
+
+
+def run(*words: str, seconds: float = 60, text: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words, input=text, capture_output=True, text=True, timeout=seconds, cwd=ROOT, env={**os.environ, **env}
+    )
 
 
 def until(true: Callable[[], Any], what: str, seconds: float = 60) -> Any:
@@ -54,20 +63,10 @@ def missing() -> str:
 
 
 @dataclass(frozen=True)
-class Aws:
-    """The stand-in's container, which is also the name of its network, its volume and its image."""
+class Aws(Emulator):
+    """The stand-in's container, by `name`, which is also that of its network, its volume and its image."""
 
-    name: str
-    port: int
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def client(self, service: str) -> Any:
-        keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
-        limits = Config(connect_timeout=3, read_timeout=20, retries={"total_max_attempts": 2})
-        return boto3.client(service, endpoint_url=self.url, config=limits, **keys)
+    name: str = ""
 
     def wait(self) -> None:
         until(lambda: http.request("GET", f"{self.url}/_ministack/health", timeout=2), "the stand-in answers")
@@ -77,6 +76,24 @@ class Aws:
         label = f"label=ministack.instance={self.name}:4566"
         return docker("ps", "--all", "--quiet", "--no-trunc", "--filter", label).split()
 
+    def ended(self, **definition: Any) -> str:
+        """Why a task with this definition stopped."""
+        ecs = self.client("ecs")
+        ecs.create_cluster(clusterName="lab")
+        family = f"task-{secrets.token_hex(4)}"
+        ecs.register_task_definition(family=family, **{"networkMode": "awsvpc", **definition})
+        arn = ecs.run_task(cluster="lab", taskDefinition=family)["tasks"][0]["taskArn"]
+
+        def stopped() -> Any:
+            (found,) = ecs.describe_tasks(cluster="lab", tasks=[arn])["tasks"]
+            return found["lastStatus"] in ("STOPPED", "RUNNING") and found
+
+        task = until(stopped, f"{family} stops")
+        if task["lastStatus"] == "RUNNING":
+            ecs.stop_task(cluster="lab", task=arn)
+        assert task["lastStatus"] == "STOPPED"
+        return str(task["stoppedReason"])
+
 
 @pytest.fixture(scope="module")
 def aws() -> Iterator[Aws]:
@@ -84,8 +101,15 @@ def aws() -> Iterator[Aws]:
         pytest.skip(reason)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        here = Aws(f"lab-aws-test-{secrets.token_hex(4)}", probe.getsockname()[1])
+        here = Aws(probe.getsockname()[1], name=f"lab-aws-test-{secrets.token_hex(4)}")
     group = os.environ.get("DOCKER_GID") or str(SOCKET.stat().st_gid)
+    known = {
+        "MINISTACK_HOSTNAME": here.name,
+        "MINISTACK_HOST": "127.0.0.1",
+        "REGISTRY": f"127.0.0.1:{here.port}",
+        "AWS_ACCESS_KEY_ID": here.key_id,
+        "AWS_SECRET_ACCESS_KEY": here.secret,
+    }
     try:
         docker("build", "--file", "localstack/Dockerfile", "--tag", here.name, ".", seconds=900)
         docker("network", "create", here.name)
@@ -95,12 +119,13 @@ def aws() -> Iterator[Aws]:
             *("--publish", f"127.0.0.1:{here.port}:4566"),
             *("--volume", f"{here.name}:/data", "--volume", f"{SOCKET}:{SOCKET}", "--group-add", group),
             *("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"),  # noqa: S108
-            *("--env", f"MINISTACK_HOSTNAME={here.name}", "--env", "MINISTACK_HOST=127.0.0.1", here.name),
+            *(word for pair in known.items() for word in ("--env", "=".join(pair))),
+            here.name,
         )
         here.wait()
         yield here
     finally:
-        print(docker("logs", "--tail", "40", here.name, check=False))
+        print(docker("logs", "--tail", "60", here.name, check=False))
         docker("rm", "--force", "--volumes", here.name, *here.tasks(), check=False)
         docker("network", "rm", here.name, check=False)
         docker("volume", "rm", here.name, check=False)
@@ -110,12 +135,22 @@ def aws() -> Iterator[Aws]:
 
 
 @pytest.fixture(scope="module")
-def image(aws: Aws) -> str:
+def signed_in(aws: Aws, tmp_path_factory) -> str:
+    """A folder of Docker's in which root's key is signed in to the registry, as localstack/README.md says."""
+    folder = str(tmp_path_factory.mktemp("docker"))
+    words = ["docker", "login", "--username", aws.key_id, "--password-stdin", f"127.0.0.1:{aws.port}"]
+    done = run(*words, text=aws.secret, DOCKER_CONFIG=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def image(aws: Aws, signed_in: str) -> str:
     """An image in the stand-in's registry, and nowhere else under that name."""
     aws.client("ecr").create_repository(repositoryName="sleeper")
     name = f"127.0.0.1:{aws.port}/sleeper:1"
     docker("tag", BASE, name)
-    docker("push", name, seconds=300)
+    docker("push", name, seconds=300, DOCKER_CONFIG=signed_in)
     docker("rmi", name)
     return name
 
@@ -149,12 +184,26 @@ def test_the_registry_holds_what_was_pushed(aws, image):
     assert found["imageTag"] == "1"
 
 
-def test_a_repository_must_exist(aws):
+def test_a_repository_must_exist(aws, signed_in):
     """As on AWS: a push does not make one."""
     name = f"127.0.0.1:{aws.port}/unknown:1"
     docker("tag", BASE, name)
-    done = subprocess.run(["docker", "push", name], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode != 0
+    assert run("docker", "push", name, DOCKER_CONFIG=signed_in).returncode != 0
+
+
+def test_the_registry_gives_and_takes_nothing_without_a_password(aws, image, tmp_path):
+    """Neither a push nor a pull; another password is no sign-in, a token of ECR is one, as on AWS."""
+    docker("tag", BASE, f"127.0.0.1:{aws.port}/sleeper:2")
+    for verb, tag in (("push", "2"), ("pull", "1")):
+        done = run("docker", verb, f"127.0.0.1:{aws.port}/sleeper:{tag}", DOCKER_CONFIG=str(tmp_path))
+        assert done.returncode != 0
+        assert "no basic auth credentials" in done.stderr + done.stdout
+    data = aws.client("ecr").get_authorization_token()["authorizationData"][0]
+    token = base64.b64decode(data["authorizationToken"]).decode().partition(":")[2]
+    for password, code in (("ministack-auth-token", 1), (token, 0)):
+        words = ["docker", "login", "--username", "AWS", "--password-stdin", f"127.0.0.1:{aws.port}"]
+        assert run(*words, text=password, DOCKER_CONFIG=str(tmp_path)).returncode == code
+    docker("push", f"127.0.0.1:{aws.port}/sleeper:2", seconds=300, DOCKER_CONFIG=str(tmp_path))
 
 
 def test_a_task_is_a_container_on_the_network(aws, task):
@@ -169,13 +218,145 @@ def test_a_task_is_a_container_on_the_network(aws, task):
     assert networks.split() == [aws.name]
 
 
+def test_a_task_is_confined(aws, task):
+    """As every container of the lab is."""
+    host = json.loads(docker("inspect", aws.tasks()[0]))[0]["HostConfig"]
+    assert (host["CapDrop"], host["SecurityOpt"]) == (["ALL"], ["no-new-privileges:true"])
+    assert (host["Privileged"], host["Binds"], host["PidMode"]) == (False, None, "")
+    assert 0 < host["Memory"] <= 2**30
+    assert host["PidsLimit"] > 0
+
+
+def test_a_task_reaches_the_stand_in_as_anybody_does(aws, task):
+    """At the address that its environment names; without a key it gets the health check, and no role's keys."""
+    script = """
+import os, urllib.error, urllib.request
+base = os.environ["AWS_ENDPOINT_URL"]
+for url in (base + "/_ministack/health", base + "/", os.environ["AWS_CONTAINER_CREDENTIALS_FULL_URI"]):
+    try:
+        print(urllib.request.urlopen(url, timeout=5).status)
+    except urllib.error.HTTPError as error:
+        print(error.code)
+"""
+    assert docker("exec", aws.tasks()[0], "python3", "-c", script).split() == ["200", "403", "403"]
+
+
+HOST = {"volumes": [{"name": "v", "host": {"sourcePath": "/"}}]}
+MOUNT = {"mountPoints": [{"sourceVolume": "v", "containerPath": "/host"}]}
+CAPABLE = {"linuxParameters": {"capabilities": {"add": ["SYS_ADMIN"]}}}
+
+
+@pytest.mark.parametrize(
+    ("definition", "container", "reason"),
+    [
+        ({}, {"privileged": True}, "Privileged"),
+        (HOST, MOUNT, "Binds"),
+        ({"volumes": [{"name": "v", "host": {"sourcePath": str(SOCKET)}}]}, MOUNT, "Binds"),
+        ({"networkMode": "host"}, {}, "network"),
+        ({"pidMode": "host"}, {}, "PidMode"),
+        ({}, CAPABLE, "CapAdd"),
+        ({}, {"image": "docker.io/library/nothing-of-ours:1"}, "own registry"),
+    ],
+    ids=[
+        "privileged",
+        "a mount of /",
+        "the engine's socket",
+        "the host's network",
+        "its processes",
+        "a capability",
+        "an image",
+    ],
+)
+def test_a_task_that_wants_the_machine_does_not_run(aws, image, definition, container, reason):
+    """It stops with the reason, and leaves no container."""
+    before = set(aws.tasks())
+    containers = [{"name": "c", "image": image, "command": ["sleep", "900"], **container}]
+    assert reason in aws.ended(containerDefinitions=containers, **definition)
+    assert set(aws.tasks()) == before
+
+
+def test_an_instance_of_ec2_is_no_container(aws, image):
+    """MiniStack would boot a registered image as one; the tasks of ECS are all that the engine starts."""
+    ec2, before = aws.client("ec2"), docker("ps", "--all", "--quiet").split()
+    ami = ec2.register_image(Name="box", ImageLocation=image)["ImageId"]
+    with pytest.raises(ClientError, match="the tasks of ECS only"):
+        ec2.run_instances(ImageId=ami, MinCount=1, MaxCount=1)
+    assert set(docker("ps", "--all", "--quiet").split()) <= set(before)
+
+
+def test_a_service_pulls_with_the_password_and_is_reached_through_the_load_balancer(aws, image):
+    """The load balancer's name needs no key and leads to the task; a page's foreign origin is refused there too."""
+    docker("rmi", image, check=False)
+    ecs, elb = aws.client("ecs"), aws.client("elbv2")
+    command = ["python3", "-m", "http.server", "8000", "--directory", "/usr/local"]
+    ecs.register_task_definition(
+        family="web",
+        networkMode="awsvpc",
+        containerDefinitions=[
+            {"name": "web", "image": image, "command": command, "portMappings": [{"containerPort": 8000}]}
+        ],
+    )
+    balancer = elb.create_load_balancer(Name="front", Subnets=["subnet-1"])["LoadBalancers"][0]
+    group = elb.create_target_group(Name="web", Protocol="HTTP", Port=8000, TargetType="ip", VpcId="vpc-00000001")
+    arn = group["TargetGroups"][0]["TargetGroupArn"]
+    actions = [{"Type": "forward", "TargetGroupArn": arn}]
+    elb.create_listener(LoadBalancerArn=balancer["LoadBalancerArn"], Protocol="HTTP", Port=80, DefaultActions=actions)
+    ecs.create_cluster(clusterName="lab")
+    ecs.create_service(
+        cluster="lab",
+        serviceName="web",
+        taskDefinition="web",
+        desiredCount=1,
+        loadBalancers=[{"targetGroupArn": arn, "containerName": "web", "containerPort": 8000}],
+        networkConfiguration={"awsvpcConfiguration": {"subnets": ["subnet-1"]}},
+    )
+
+    def ask(path: str, **headers: str) -> int:
+        return urllib3.request(
+            "GET", aws.url + path, headers={"Host": balancer["DNSName"], **headers}, retries=False, timeout=10
+        ).status
+
+    try:
+        until(lambda: ask("/lib/") == 200, "the task answers", 120)
+        assert ask("/_ministack/health") == ask("/health") == ask("/v2/") == 404, "the task's own answer"
+        assert ask("/lib/", Origin="http://evil.example") == 403
+    finally:
+        ecs.delete_service(cluster="lab", service="web", force=True)
+    until(lambda: not [t for t in aws.tasks() if "http.server" in docker("inspect", t, check=False)], "it ends", 60)
+
+
+def test_a_published_port_is_on_127_0_0_1(aws, image):
+    """MiniStack would publish it on every address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ecs = aws.client("ecs")
+    ecs.create_cluster(clusterName="lab")
+    mapping = [{"containerPort": 8000, "hostPort": port}]
+    ecs.register_task_definition(
+        family="bridge",
+        networkMode="bridge",
+        containerDefinitions=[{"name": "b", "image": image, "command": ["sleep", "900"], "portMappings": mapping}],
+    )
+    arn = ecs.run_task(cluster="lab", taskDefinition="bridge")["tasks"][0]["taskArn"]
+
+    def bound() -> Any:
+        found = [json.loads(docker("inspect", each))[0] for each in aws.tasks()]
+        return [each["HostConfig"]["PortBindings"] for each in found if each["HostConfig"]["PortBindings"]]
+
+    try:
+        assert until(bound, "the task runs") == [{"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(port)}]}]
+    finally:
+        ecs.stop_task(cluster="lab", task=arn)
+
+
 def test_a_stopped_task_is_gone(aws, task):
     """Its container is removed."""
     aws.client("ecs").stop_task(cluster="lab", task=task)
     until(lambda: not aws.tasks(), "the container is removed", 90)
 
 
-def test_state_outlives_a_graceful_stop(aws, image):
+def test_state_outlives_a_graceful_stop(aws, image, signed_in):
     """Repository, image and task definition are there again, and the image can be pulled."""
     aws.client("s3").create_bucket(Bucket="kept")
     docker("stop", "--time", "60", aws.name, seconds=90)
@@ -184,6 +365,6 @@ def test_state_outlives_a_graceful_stop(aws, image):
     aws.wait()
     repositories = aws.client("ecr").describe_repositories()["repositories"]
     assert [r["repositoryName"] for r in repositories] == ["sleeper"]
-    docker("pull", image, seconds=120)
+    docker("pull", image, seconds=120, DOCKER_CONFIG=signed_in)
     assert aws.client("ecs").list_task_definitions()["taskDefinitionArns"]
     assert [b["Name"] for b in aws.client("s3").list_buckets()["Buckets"]] == ["kept"]

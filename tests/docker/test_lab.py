@@ -11,11 +11,14 @@ import sys
 import msgspec
 import pytest
 import urllib3
+from dotenv import dotenv_values
 
 from lab.registry import Registry
 from lab.services import CONTAINERS
+from lab.settings import SETTINGS
 from tests.conftest import Lab, free_port
 from tests.docker.conftest import PROJECT, docker, inspect, ours
+from tests.emulator import Emulator
 from tests.lab.conftest import BENIGN, Load, eventually
 
 NAMES = sorted(service.name for service in CONTAINERS)
@@ -168,10 +171,81 @@ def _answers(lab) -> bool:
     return False
 
 
+def test_the_stand_in_aws_knows_no_secret_but_its_own(boxed):
+    """Nor is anything of the lab on its network, or it on the lab's."""
+    kept = dotenv_values(boxed.root / ".env")
+    secrets = {setting.name: kept[setting.name] for setting in SETTINGS if setting.secret}
+    known = "\n".join(inspect("aws")["Config"]["Env"])
+    assert {name for name, value in secrets.items() if value in known} == {
+        "AWS_EMULATOR_KEY_ID",
+        "AWS_EMULATOR_SECRET_KEY",
+    }
+    networks = {name: set(inspect(name)["NetworkSettings"]["Networks"]) for name in NAMES}
+    assert networks.pop("aws") == {f"{PROJECT}_aws"}
+    assert f"{PROJECT}_aws" not in set().union(*networks.values())
+
+
+# Tries each address, and says which answer.
+PROBE = """
+import socket, sys
+for place in sys.argv[1:]:
+    host, port = place.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), 3).close()
+        print("open", place, flush=True)
+    except OSError:
+        pass
+print("probed", flush=True)
+"""
+PORTS = {"api": 8000, "dashboard": 8501, "mlflow": 5000, "s3": 9000, "postgres": 5432, "aws": 4566}
+
+
+def test_a_task_reaches_no_service_of_the_lab(boxed):
+    """On none of its networks, by address or by name, nor what is published; the stand-in itself it does reach."""
+    places, control = [], []
+    for name, port in PORTS.items():
+        for network in inspect(name)["NetworkSettings"]["Networks"].values():
+            places.append(f"{network['IPAddress']}:{port}")
+        control += [f"{name}:{port}"] if name != "postgres" else []
+    (gateway,) = {n["Gateway"] for n in inspect("aws")["NetworkSettings"]["Networks"].values()}
+    published = [f"{gateway}:{boxed.env[name]}" for name in ("API_PORT", "MLFLOW_PORT", "S3_PORT", "DASHBOARD_PORT")]
+    own = f"{inspect('aws')['NetworkSettings']['Networks'][f'{PROJECT}_aws']['IPAddress']}:4566"
+    # The probe sees what there is to see, where it may.
+    inside = [place for place in control if not place.startswith("aws")]
+    said = boxed.run("docker", "compose", "exec", "-T", "mlflow", "python", "-c", PROBE, *inside).stdout.splitlines()
+    assert said == [*(f"open {place}" for place in inside), "probed"]
+
+    kept = dotenv_values(boxed.root / ".env")
+    aws = Emulator(int(boxed.env["AWS_PORT"]), kept["AWS_EMULATOR_KEY_ID"], kept["AWS_EMULATOR_SECRET_KEY"])
+    aws.client("logs").create_log_group(logGroupName="probe")
+    logs = {"awslogs-group": "probe", "awslogs-region": "us-east-1", "awslogs-stream-prefix": "p"}
+    container = {
+        "name": "probe",
+        "image": f"lab/api:{PROJECT}",
+        "command": ["python", "-c", PROBE, *places, *control, *published],
+        "logConfiguration": {"logDriver": "awslogs", "options": logs},
+    }
+    ecs = aws.client("ecs")
+    ecs.create_cluster(clusterName="probe")
+    ecs.register_task_definition(family="probe", networkMode="awsvpc", containerDefinitions=[container])
+    ecs.run_task(cluster="probe", taskDefinition="probe")
+
+    def lines() -> list[str]:
+        streams = aws.client("logs").describe_log_streams(logGroupName="probe")["logStreams"]
+        names = [stream["logStreamName"] for stream in streams]
+        words = {"logGroupName": "probe", "startFromHead": True}
+        return [
+            e["message"] for n in names for e in aws.client("logs").get_log_events(logStreamName=n, **words)["events"]
+        ]
+
+    assert eventually(lambda: "probed" in lines(), 180)
+    assert sorted(lines()) == sorted([f"open {own}", "open aws:4566", "probed"])
+
+
 def test_down_and_up_keep_everything(boxed):
     """Models, events, data: nothing is trained again, nothing is lost. A task of the stand-in AWS is ended with it."""
     label = f"ministack.instance={PROJECT}-aws:4566"
-    docker("run", "--detach", "--label", label, "--network", f"{PROJECT}_lab", f"lab/api:{PROJECT}", "sleep", "900")
+    docker("run", "--detach", "--label", label, "--network", f"{PROJECT}_aws", f"lab/api:{PROJECT}", "sleep", "900")
     _, answer = boxed.api("POST", "/predict", BENIGN)
     version = answer["model"]["version"]
     assert boxed.run(sys.executable, "-m", "lab", "down").returncode == 0

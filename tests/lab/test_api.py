@@ -134,7 +134,7 @@ def _workers(lab) -> list[psutil.Process]:
 
 def test_all_others_are_killed_and_predictions_go_on(lab):
     """Every service but the API, in turn and together, under load: no /predict fails, and they come back."""
-    others = [service.name for service in SERVICES if service.name != "api"]
+    others = [service.name for service in SERVICES if service.name not in ("api", "aws")]  # the latter is off
     with Load(int(lab.env["API_PORT"])) as load:
         for names in [*([name] for name in others), others]:
             before = len(load.answers)

@@ -42,7 +42,7 @@ def eventually(condition, seconds: float = 240):
 def test_up_ends_with_the_table(lab):
     """Every service is up, its address stands in the table, and no secret does."""
     said = (lab.root / "up.log").read_text()
-    for port in ("API_PORT", "DASHBOARD_PORT", "MLFLOW_PORT", "S3_PORT", "AWS_PORT"):
+    for port in ("API_PORT", "DASHBOARD_PORT", "MLFLOW_PORT", "S3_PORT"):
         assert lab.url(port) in said
     assert "up, version 1" in said
     kept = dict(line.split("=", 1) for line in (lab.root / ".env").read_text().splitlines()[1:])

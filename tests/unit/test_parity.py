@@ -25,14 +25,14 @@ MORE = {
 # Names that one engine alone needs, by service.
 ONLY_PROCESSES = {
     "s3": {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "GOMEMLIMIT"},
-    "aws": {"TMPDIR"},
+    "aws": {"TMPDIR", "DOCKER_HOST"},
 }
 ONLY_CONTAINERS = {
     "s3": {"MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"},
     # The processes inherit every setting from `lab up`, which is how these reach them.
     "api": {"API_KEY", "API_WORKERS", "ELASTIC_APM_SERVER_URL", "PACKAGE_DIR"},
     "dashboard": {"API_KEY"},
-    "aws": {"MINISTACK_HOSTNAME"},
+    "aws": {"MINISTACK_HOSTNAME", "REGISTRY"},
 }
 WRITABLE = {"elasticsearch"}
 IMAGE_ONLY = {"ORT_DISABLE_TELEMETRY", "PATH", "HOME", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH"}
