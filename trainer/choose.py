@@ -9,9 +9,9 @@ import msgspec
 import pandas as pd
 
 from lab import card as cards
-from lab import ledger
+from lab import ledger, package
 from lab.errors import LabError
-from lab.http import RefusedError
+from lab.http import RefusedError, UnreachableError
 from lab.problem import Candidate, Choice, Problem
 from lab.registry import PACKAGE, Registry, Version
 from lab.settings import Settings
@@ -127,19 +127,20 @@ def _repeats(entry: ledger.Entry, old: ledger.Entry) -> bool:
 
 
 def _card(registry: Registry, version: Version) -> cards.Card | None:
-    """The card of a version whose package is whole, else None; raise LabError when the registry is away."""
+    """The card of a version that the API would serve, else None; raise LabError when the registry is away."""
     try:
         text, model = registry.download(version)
+        package.verify(registry.model, text, model)
+    except UnreachableError:
+        raise
     except RefusedError as error:
         if error.status != 404:
             raise
         return None
-    try:
-        card = cards.decode(text)
-        cards.check_hash(card, model)
-    except LabError:
+    except LabError as error:
+        print(f"note: version {version.number} is not sound: {error.message}")
         return None
-    return card
+    return cards.decode(text)
 
 
 def _sound(registry: Registry, fingerprint: str) -> Version | Literal[False] | None:
