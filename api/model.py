@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from api.codec import Codec
 from lab import card as cards
-from lab import package
+from lab import package, trial
 from lab.errors import LabError
 
 
@@ -37,14 +37,12 @@ class Model:
 
 
 def load(name: str, version: int, card_text: bytes, model: bytes, lock: Path | None = None) -> Model:
-    """Make a Model of a package of the registered model `name`; raise LabError unless `package.verify` finds it sound.
+    """Make a Model of a package of the registered model `name`; raise LabError unless `trial.verify` finds it sound.
 
     The self-test also warms it: the runtime has laid out its memory before the first request comes.
     """
     try:
-        package.verify(name, card_text, model, lock)
-        card = cards.decode(card_text)
-        cards.check_hash(card, model)
+        card = trial.verify(name, card_text, model, lock)
         loaded = Model(version, card, Codec(card), package.open_session(model))
         package.check_self_test(loaded.session, card)
     except LabError as error:

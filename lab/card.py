@@ -20,7 +20,7 @@ CARD_FILE = "card.json"
 # How far a probability of the served model may lie from the one the trainer recorded.
 TOLERANCE = 1e-5
 # Bytes that the two files may have: they are held in memory, by each worker of the API.
-CARD_BYTES, MODEL_BYTES = 2 * 2**20, 32 * 2**20
+CARD_BYTES, MODEL_BYTES = 2**19, 32 * 2**20
 # The API answers that many rows at once, so that many are tried before a model is served.
 BATCH_ROWS = 10_000
 # The model computes in float32, and JSON's readers agree on whole numbers up to here.
@@ -143,7 +143,7 @@ def check_size(name: str, content: bytes, limit: int) -> None:
     """Raise LabError when the file has more bytes than the API takes."""
     if len(content) > limit:
         raise LabError(
-            f"{name} has {len(content) / 2**20:.1f} MB, and the API takes {limit / 2**20:.0f} MB",
+            f"{name} has {len(content) / 2**20:.1f} MB, and the API takes {limit / 2**20:g} MB",
             "train a smaller model: fewer or shallower trees, for example",
         )
 

@@ -74,7 +74,7 @@ def _read(answer: urllib3.BaseHTTPResponse, url: str, most: int) -> bytes:
         while part := answer.read1(min(most + 1 - len(data), 2**16)):
             data += part
             if len(data) > most:
-                raise TooLargeError(f"{url} has more than {most / 2**20:.0f} MB", "see what has been stored there")
+                raise TooLargeError(f"{url} has more than {most / 2**20:g} MB", "see what has been stored there")
             if time.monotonic() > end:
                 raise UnreachableError(f"{url} took more than {WHOLE_SECONDS:.0f} s", "see `make status`")
     except LabError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from google.protobuf.message import DecodeError, Message
-from onnx import GraphProto, ModelProto, TensorProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, shape_inference
 
 from lab.errors import LabError
 
@@ -47,6 +47,7 @@ _MESSAGES = """
     TensorShape.Dimension
 """
 MESSAGES = frozenset(_MESSAGES.split())
+REAL = (TensorProto.FLOAT, TensorProto.DOUBLE)
 REMEDY = "train a classifier whose ONNX has none, and promote that"
 
 
@@ -60,6 +61,7 @@ def inspect(model: bytes) -> None:
         if isinstance(message, TensorProto) and (message.external_data or message.data_location):
             raise LabError(f"model.onnx keeps {message.name or 'a tensor'!r} in another file", REMEDY)
     _check_nodes(proto.graph)
+    _check_divisions(proto)
 
 
 def _parse(model: bytes) -> ModelProto:
@@ -97,8 +99,34 @@ def _check_nodes(graph: GraphProto) -> None:
         for place in SHAPED.get(node.op_type, ()):
             if place < len(node.input) and node.input[place] and node.input[place] not in fixed:
                 raise LabError(f"model.onnx computes the shape of what {node.op_type} gives", REMEDY)
+        if node.op_type.startswith("TreeEnsemble"):
+            _check_trees(node)
         if known.intersection(node.output):
             raise LabError(f"model.onnx gives {node.output[0]!r} twice", REMEDY)
         known.update(node.output)
         if node.op_type in ("Constant", "Shape"):
             fixed.update(node.output)
+
+
+def _check_trees(node: NodeProto) -> None:
+    """Every branch must lead to nodes with greater numbers: ONNX Runtime walks a tree with a circle in it for ever."""
+    given = {attribute.name: attribute.ints for attribute in node.attribute}
+    numbers, modes = given.get("nodes_nodeids", []), [a.strings for a in node.attribute if a.name == "nodes_modes"]
+    below = [given.get(f"nodes_{side}nodeids", []) for side in ("true", "false")]
+    if len(given) != len(node.attribute) or any(len(each) != len(numbers) for each in (*below, *modes)):
+        raise LabError("model.onnx holds a tree whose lists do not fit each other", REMEDY)
+    for number, mode, yes, no in zip(numbers, *modes, *below, strict=True):
+        if mode != b"LEAF" and not number < min(yes, no):
+            raise LabError("model.onnx holds a tree that is none", REMEDY)
+
+
+def _check_divisions(proto: ModelProto) -> None:
+    """Nothing but real numbers is divided: the least whole number by -1 ends the process, on that request only."""
+    proto.graph.ClearField("value_info")  # the file's own word for what is inferred here
+    graph = shape_inference.infer_shapes(proto).graph
+    real = {tensor.name for tensor in graph.initializer if tensor.data_type in REAL}
+    real |= {v.name for v in (*graph.input, *graph.value_info) if v.type.tensor_type.elem_type in REAL}
+    for node in graph.node:
+        # Both have one type, so that it is enough to know one.
+        if node.op_type == "Div" and not real.intersection(node.input):
+            raise LabError("model.onnx divides whole numbers", REMEDY)

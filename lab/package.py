@@ -1,24 +1,6 @@
-"""A model package: tried in a process of its own, then loaded and scored.
-
-Whoever may write to the registry says what a model computes. `verify` finds out what it costs before a server bears it.
-"""
+"""A model package: loaded, scored, and held against what its card says."""
 
 from __future__ import annotations
-
-import contextlib
-import fcntl
-import hashlib
-import os
-import resource
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections import deque
-from collections.abc import Iterator
-from pathlib import Path
-from typing import IO, cast
 
 import numpy as np
 import onnxruntime
@@ -27,17 +9,9 @@ from numpy.typing import NDArray
 from lab import card as cards
 from lab.errors import LabError
 
-# What a model may take: of a processor's and of any time to be tried, of memory beside what the interpreter takes. Two
-# workers with the largest one have room in the API's container.
-CPU_SECONDS, WALL_SECONDS, MEMORY_BYTES = 10, 60, 128 * 2**20
 # More rows are scored in parts, so that a large batch takes no more memory than this many rows.
 PART_ROWS = 500
-SOUND = "sound"
-# Bytes of the trial's answer that are read.
-_MOST_SAID = 2_000
 _REMEDY = "promote another version"
-# Digests of packages that this process has found sound: the same bytes are not tried again.
-_sound: deque[bytes] = deque(maxlen=64)
 
 
 class ModelError(LabError):
@@ -85,17 +59,13 @@ def check_self_test(session: onnxruntime.InferenceSession, card: cards.Card) -> 
     _check_scores(session, _rows(card.self_test.rows), card.self_test.probabilities)
 
 
-def check(name: str, card_text: bytes, model: bytes) -> None:
-    """Raise LabError unless this is a sound package of the registered model `name`.
+def check(card: cards.Card, model: bytes) -> None:
+    """Raise LabError unless the model is one that the API can serve, and gives what its card says.
 
-    Loads and runs the model, which may take any time and memory: see `verify`.
+    Loads and runs it, which may take any time and memory: see `lab.trial`.
     """
     from lab.operators import inspect  # what it needs is for the trial only
 
-    card = cards.decode(card_text)
-    if card.problem != name:
-        raise LabError(f"the package is one of {card.problem}, and not of {name}", _REMEDY)
-    cards.check_hash(card, model)
     inspect(model)
     try:
         session = open_session(model)
@@ -135,148 +105,3 @@ def _corners(card: cards.Card) -> NDArray[np.float32]:
     """The least record, the greatest, and one that misses all it may."""
     least, most = [f.min for f in card.features], [f.max for f in card.features]
     return _rows([[*least], [*most], [None if f.nullable else f.min for f in card.features]])
-
-
-def verify(name: str, card_text: bytes, model: bytes, lock: Path | None = None) -> None:
-    """Raise LabError unless this is a sound package of the registered model `name`.
-
-    It is tried in a process of its own, with limits of time and memory and none of this process's environment: no
-    package can stop or fill the process that asks. Takes half a second, and at most WALL_SECONDS. Processes that name
-    the same `lock` take turns, so that the memory is needed once.
-    """
-    cards.check_size(cards.CARD_FILE, card_text, cards.CARD_BYTES)
-    cards.check_size(cards.MODEL_FILE, model, cards.MODEL_BYTES)
-    digest = hashlib.sha256(b"%b %d " % (name.encode(), len(card_text)) + card_text)
-    digest.update(model)
-    if digest.digest() in _sound:
-        return
-    with _turn(lock):
-        code, said = _try(name, card_text, model)
-    if (code, said) != (0, SOUND):
-        raise LabError(said if code == 1 and said else _ending(code), _REMEDY)
-    _sound.append(digest.digest())
-
-
-@contextlib.contextmanager
-def _turn(lock: Path | None) -> Iterator[None]:
-    """Wait for the trials of others to end; after WALL_SECONDS, or when the file cannot be written, go on at once."""
-    with contextlib.ExitStack() as stack:
-        if lock:
-            with contextlib.suppress(OSError):
-                lock.parent.mkdir(parents=True, exist_ok=True)
-                _take(stack.enter_context(lock.open("ab")).fileno())
-        yield
-
-
-def _take(file: int) -> None:
-    end = time.monotonic() + WALL_SECONDS
-    while time.monotonic() < end:
-        with contextlib.suppress(BlockingIOError):
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        time.sleep(0.05)
-    return None
-
-
-def _try(name: str, card_text: bytes, model: bytes) -> tuple[int, str]:
-    """Run `check` in a new process; give its exit status and what it said."""
-    command = [sys.executable, "-P", "-m", "lab.package", name, str(len(card_text)), str(len(model))]
-    environment = {
-        "PYTHONPATH": str(Path(__file__).parents[1]),
-        "ORT_DISABLE_TELEMETRY": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        # Each arena reserves 64 MB, which would count as used.
-        "MALLOC_ARENA_MAX": "1",
-    }
-    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nothing, cwd="/", env=environment) as trial:
-        stdin, stdout = cast(IO[bytes], trial.stdin), cast(IO[bytes], trial.stdout)
-        end = threading.Timer(WALL_SECONDS, trial.kill)
-        end.start()
-        try:
-            with contextlib.suppress(BrokenPipeError):
-                stdin.write(card_text)
-                stdin.write(model)
-                stdin.close()
-            said = stdout.read(_MOST_SAID)
-            if len(said) == _MOST_SAID:
-                trial.kill()
-            return trial.wait(), said.decode(errors="replace")
-        finally:
-            end.cancel()
-            trial.kill()
-
-
-def _ending(code: int) -> str:
-    if -code in (signal.SIGXCPU, signal.SIGALRM, signal.SIGKILL):
-        return f"the model takes more than {CPU_SECONDS} s, or more memory than there is"
-    if code < 0:
-        return f"the model ends the process that tries it, by signal {-code}"
-    return f"the model ends the process that tries it, with status {code}"
-
-
-def _limit() -> None:
-    """Bind this process: what it tries must not harm the machine."""
-    os.nice(10)
-    limits = {
-        resource.RLIMIT_AS: _mapped() + MEMORY_BYTES,
-        resource.RLIMIT_CPU: CPU_SECONDS,
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_FSIZE: 0,
-    }
-    for kind, value in limits.items():
-        with contextlib.suppress(ValueError, OSError):  # it is lower already, or the system does not know it
-            resource.setrlimit(kind, (value, value))
-    # Also when the one who asked is no longer there to end it.
-    signal.alarm(WALL_SECONDS)
-    with contextlib.suppress(OSError):  # when the machine's memory runs out, this process goes first
-        Path("/proc/self/oom_score_adj").write_text("1000")
-
-
-def _mapped() -> int:
-    """Bytes that this process has mapped; as good as no limit where the system does not tell (macOS)."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    except OSError:
-        return 2**40
-
-
-def main() -> int:
-    """`python -m lab.package NAME CARD_BYTES MODEL_BYTES`: `check` what stands on stdin; say why it is not sound."""
-    from lab import operators  # noqa: F401  # imported before memory is limited, for it is no part of the model
-
-    _limit()
-    name, sizes = sys.argv[1], [int(size) for size in sys.argv[2:]]
-    card_text, model = (sys.stdin.buffer.read(size) for size in sizes)
-    said = ""
-
-    def run() -> None:
-        nonlocal said
-        said = _verdict(name, card_text, model)
-
-    # A thread has less of a stack than the process, and the API loads its models in one.
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    sys.stdout.write(said[: _MOST_SAID // 4])
-    return int(said != SOUND)
-
-
-def _verdict(name: str, card_text: bytes, model: bytes) -> str:
-    try:
-        check(name, card_text, model)
-    except LabError as error:
-        fault = error.message
-    except MemoryError:
-        fault = "bad_alloc"
-    except Exception as error:  # whatever it is, the package is not sound
-        fault = f"the package cannot be tried: {error!r}"
-    else:
-        return SOUND
-    # So ONNX Runtime calls it, in the middle of a message.
-    if "bad_alloc" in fault or "llocate memory" in fault:
-        return f"the model takes more than {MEMORY_BYTES / 2**20:.0f} MB of memory"
-    return fault
-
-
-if __name__ == "__main__":
-    sys.exit(main())

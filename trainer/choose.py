@@ -9,7 +9,7 @@ import msgspec
 import pandas as pd
 
 from lab import card as cards
-from lab import ledger, package
+from lab import ledger, trial
 from lab.errors import LabError
 from lab.http import RefusedError, UnreachableError
 from lab.problem import Candidate, Choice, Problem
@@ -130,7 +130,7 @@ def _card(registry: Registry, version: Version) -> cards.Card | None:
     """The card of a version that the API would serve, else None; raise LabError when the registry is away."""
     try:
         text, model = registry.download(version)
-        package.verify(registry.model, text, model)
+        return trial.verify(registry.model, text, model)
     except UnreachableError:
         raise
     except RefusedError as error:
@@ -140,7 +140,6 @@ def _card(registry: Registry, version: Version) -> cards.Card | None:
     except LabError as error:
         print(f"note: version {version.number} is not sound: {error.message}")
         return None
-    return cards.decode(text)
 
 
 def _sound(registry: Registry, fingerprint: str) -> Version | Literal[False] | None:

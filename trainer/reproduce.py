@@ -15,6 +15,7 @@ import numpy as np
 from lab import card as cards
 from lab import strict_yaml
 from lab import package
+from lab import trial
 from lab.errors import LabError
 from lab.problem import Problem
 from lab.registry import Registry
@@ -32,8 +33,7 @@ def reproduce(settings: Settings, problem: Problem, number: int) -> bool:
     """Rebuild version `number` in a fresh checkout of its commit; print and return whether all is the same."""
     registry = Registry(settings.mlflow_url, problem.name)
     text, model = registry.download(registry.version(number))
-    package.verify(registry.model, text, model)
-    card = cards.decode(text)
+    card = trial.verify(registry.model, text, model)
     if card.lineage.git_dirty:
         print("note: this version was trained with uncommitted changes; they are not in its commit")
     for name, then in card.lineage.packages.items():

@@ -10,7 +10,7 @@ import msgspec
 import pandas as pd
 
 from lab import card as cards
-from lab import package
+from lab import trial
 from lab.card import Recipe
 from lab.errors import LabError
 from lab.problem import Candidate, Problem
@@ -93,7 +93,7 @@ def _refusal(problem: Problem, result: Result, model: bytes) -> str:
     if not model:
         return ""
     try:
-        package.verify(problem.name, cards.encode(make_card(problem, result, "", "", False)), model)
+        trial.verify(problem.name, cards.encode(make_card(problem, result, "", "", False)), model)
     except LabError as error:
         return f"the API would not serve it: {error.message}"
     return ""

@@ -23,11 +23,13 @@ from lab import card as cards
 from lab import problem
 from lab.card import Recipe
 from lab.errors import LabError
+from lab.operators import inspect
 from lab.settings import ROOT
 from trainer import decide, evaluate, ingest, metrics, validate
 from trainer.export import RefusedError, export, predict
 from trainer.record import make_card
 from trainer.store import Result
+from trainer.train import finish
 
 CANCER = problem.load(ROOT / "params.yaml")
 SOURCE = (ROOT / CANCER.source.path).read_text()
@@ -178,6 +180,62 @@ def test_the_export_is_faithful_and_repeatable(tmp_path):
         assert np.abs(predict(onnx, data.x) - model.predict_proba(data.x)[:, 1]).max() <= 1e-5
         assert onnx == export(model, data.x, 0.3, "model")
         assert sum(predict(onnx, data.x) >= 0.5) > 200
+
+
+# By class, the settings that make other operators of it.
+KINDS = {
+    "sklearn.linear_model.LogisticRegression": [{}],
+    "sklearn.linear_model.SGDClassifier": [{"loss": "log_loss"}, {"loss": "modified_huber"}],
+    "sklearn.neighbors.KNeighborsClassifier": [{}, {"weights": "distance"}],
+    "sklearn.svm.SVC": [{"kernel": kernel, "probability": True} for kernel in ("rbf", "linear", "poly", "sigmoid")],
+    "sklearn.svm.NuSVC": [{"probability": True}],
+    "sklearn.neural_network.MLPClassifier": [{"activation": a, "max_iter": 20} for a in ("tanh", "relu", "logistic")],
+    "sklearn.naive_bayes.GaussianNB": [{}],
+    "sklearn.naive_bayes.BernoulliNB": [{}],
+    "sklearn.tree.DecisionTreeClassifier": [{}, {"max_leaf_nodes": 9}],
+    "sklearn.tree.ExtraTreeClassifier": [{}],
+    "sklearn.ensemble.RandomForestClassifier": [{"n_estimators": 9}],
+    "sklearn.ensemble.ExtraTreesClassifier": [{"n_estimators": 9}],
+    "sklearn.ensemble.GradientBoostingClassifier": [{"n_estimators": 9}, {"n_estimators": 9, "init": "zero"}],
+    "sklearn.ensemble.AdaBoostClassifier": [{"n_estimators": 9}],
+    "sklearn.ensemble.BaggingClassifier": [{}, {"max_features": 0.6}],
+    "sklearn.calibration.CalibratedClassifierCV": [{}, {"method": "isotonic"}, {"ensemble": False}],
+    "sklearn.discriminant_analysis.LinearDiscriminantAnalysis": [{}],
+    "sklearn.discriminant_analysis.QuadraticDiscriminantAnalysis": [{}],
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("estimator", "changes"), [(kind, each) for kind, some in KINDS.items() for each in some])
+def test_what_can_be_exported_can_be_served(tmp_path, monkeypatch, estimator, changes):
+    """The API refuses no operator that a scikit-learn classifier is made of, whatever its settings."""
+    monkeypatch.setattr("trainer.export._check", lambda *_: None)  # fidelity is another test's
+    data = evaluate.table(CANCER, typed(tmp_path, CANCER))
+    model = evaluate.build(CANCER, "x", problem.Candidate(estimator=estimator, settings=changes)).fit(data.x, data.y)
+    inspect(export(model, data.x, 0.5, "model"))
+
+
+def finished(tmp_path: Path, stated: problem.Problem, **changes) -> tuple[Result, bytes]:
+    """The end of the training of a logistic regression."""
+    data = evaluate.table(stated, typed(tmp_path, CANCER))
+    candidate = problem.Candidate(estimator="sklearn.linear_model.LogisticRegression", settings=changes)
+    model = evaluate.build(stated, "x", candidate).fit(data.x, data.y)
+    oof = model.predict_proba(data.x)[None, :, 1]
+    found = evaluate.Evaluated({"roc_auc": [1.0, 0.9]}, oof, model, {})
+    return finish(stated, "x", candidate, found, data, "")
+
+
+def test_what_the_api_would_refuse_is_refused_when_it_is_trained(tmp_path):
+    """By the API's own check, with its reason; the gate promotes nothing that is refused."""
+    result, model = finished(tmp_path, CANCER)
+    assert (result.refused, bool(model)) == ("", True)
+    wide = msgspec.structs.replace(CANCER.features["mitoses"], type="real", max=1e300)
+    stated = msgspec.structs.replace(CANCER, features={**CANCER.features, "mitoses": wide})
+    result, model = finished(tmp_path, stated)
+    assert "the API would not serve it" in result.refused
+    assert "bounds of mitoses" in result.refused
+    assert model == b""
+    assert decide.decide({"x": result}, None, problem.Choice(), folds=2).action == "rejected"
 
 
 def test_the_export_has_the_same_bytes_in_every_process():
