@@ -507,7 +507,12 @@ def _cards() -> dict[str, bytes]:
 
 CARDS = _cards()
 # By name, what must be refused: the card and the model.
+_one = card_values()["self_test"]
 PACKAGES: dict[str, tuple[bytes, bytes]] = {
+    "one row for any batch, and one in the self-test": package(
+        MODELS["one row for any batch"],
+        {**card_values(), "self_test": {name: values[:1] for name, values in _one.items()}},
+    ),
     **{name: package(onnx) for name, onnx in MODELS.items()},
     **{name: (card, SOUND) for name, card in CARDS.items()},
 }
