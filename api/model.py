@@ -45,8 +45,8 @@ def load(name: str, version: int, card_text: bytes, model: bytes, lock: Path | N
         card = trial.verify(name, card_text, model, lock)
         loaded = Model(version, card, Codec(card), package.open_session(model))
         package.check_self_test(loaded.session, card)
-    except LabError as error:
-        raise LabError(f"version {version} is not sound: {error.message}", error.remedy) from error
+    except LabError:
+        raise
     except Exception as error:  # what was sound in a process of its own is refused here, whatever the reason
-        raise LabError(f"version {version} cannot be loaded: {error}"[:500], "promote another version") from error
+        raise LabError(f"the package cannot be loaded: {error}"[:500], "promote another version") from error
     return loaded

@@ -27,8 +27,8 @@ _ML = """
     SVMRegressor TreeEnsembleClassifier TreeEnsembleRegressor
 """
 ALLOWED = {"ai.onnx": frozenset(_ONNX.split()), "ai.onnx.ml": frozenset(_ML.split()), "com.microsoft": {"CDist"}}
-# Inputs, by position, whose values say which shape the output has. They must be constant, or the shape of something:
-# then time and memory grow with the rows and with nothing that a client sends.
+# Inputs, by position, whose values say which shape the output has. They must be constant, or for ConstantOfShape the
+# shape of another tensor: then time and memory grow with the number of rows, and with nothing else that a client sends.
 SHAPED = {
     "ConstantOfShape": (0,),
     "Reshape": (1,),
@@ -91,21 +91,22 @@ def _check_nodes(graph: GraphProto) -> None:
     known = {tensor.name for tensor in graph.initializer} | {place.name for place in graph.input}
     if len(known) != len(graph.initializer) + len(graph.input):
         raise LabError("model.onnx gives one name to two inputs or constants", REMEDY)
-    fixed = {tensor.name for tensor in graph.initializer}
+    fixed, shapes = {tensor.name for tensor in graph.initializer}, set[str]()
     for node in graph.node:
         domain = node.domain or "ai.onnx"
         if node.op_type not in ALLOWED.get(domain, ()):
             raise LabError(f"model.onnx uses the operator {domain}.{node.op_type}"[:200], REMEDY)
-        for place in SHAPED.get(node.op_type, ()):
-            if place < len(node.input) and node.input[place] and node.input[place] not in fixed:
-                raise LabError(f"model.onnx computes the shape of what {node.op_type} gives", REMEDY)
+        allowed = fixed | shapes if node.op_type == "ConstantOfShape" else fixed
+        asked = [node.input[place] for place in SHAPED.get(node.op_type, ()) if place < len(node.input)]
+        if not allowed.issuperset(filter(None, asked)):
+            raise LabError(f"model.onnx computes the shape of what {node.op_type} gives", REMEDY)
         if node.op_type.startswith("TreeEnsemble"):
             _check_trees(node)
         if known.intersection(node.output):
             raise LabError(f"model.onnx gives {node.output[0]!r} twice", REMEDY)
         known.update(node.output)
         if node.op_type in ("Constant", "Shape"):
-            fixed.update(node.output)
+            (fixed if node.op_type == "Constant" else shapes).update(node.output)
 
 
 def _check_trees(node: NodeProto) -> None:

@@ -291,6 +291,13 @@ def _heavy() -> dict[str, bytes]:
             node("Add", "p z", "probabilities"),
             constants=(constant("first", [0], np.int64), constant("least", -(2**63), np.int64), zero),
         ),
+        "slice as the number of rows asks": after(
+            node("Shape", "features", "rows", end=1),
+            node("Slice", "line rows end", "some"),
+            node("ReduceSum", "some", "z", keepdims=0),
+            node("Add", "p z", "probabilities"),
+            constants=(constant("end", [9_999], np.int64), constant("line", [0.0] * 9_999)),
+        ),
         "shape by another name": after(
             *greatest,
             node("Reshape", "k one", "bent"),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -18,6 +21,7 @@ from lab import events, package, trial
 from lab.errors import LabError
 from lab.http import TooLargeError, UnreachableError
 from lab.registry import Version
+from lab.settings import ROOT
 from tests import hostile
 
 GOOD = {"a": 1.0, "b": 0.5}
@@ -239,6 +243,33 @@ def test_a_trial_without_end_is_ended(monkeypatch, stand_in, script):
         trial.verify(hostile.NAME, *hostile.package(hostile.SOUND))
     assert time.monotonic() - begun < 30
     assert not psutil.Process().children()
+
+
+def test_a_follower_that_is_stuck_shows(served):
+    """/readyz tells how long ago the last look ended; before the first look there is none to tell of."""
+    client, follower, registry, _ = served
+    follower.poll()
+    gate = threading.Event()
+    follower.registry = type("Stuck", (Registry,), {"champion": lambda _: gate.wait(60) and registry.champion()})()
+    looking = threading.Thread(target=follower.poll)
+    looking.start()
+    time.sleep(0.3)
+    told = client.get("/readyz").json
+    assert told["registry"] == "followed"
+    assert 0.3 <= told["look_age_seconds"] < 60
+    gate.set()
+    looking.join()
+    assert client.get("/readyz").json["look_age_seconds"] < told["look_age_seconds"]
+    follower.registry = registry
+
+
+def test_the_server_imports_nothing_of_the_trial():
+    """ONNX's own package costs 10 MB a process: only the trial has it."""
+    program = "import sys, api.bake, api.rsgi; print([name for name in sys.modules if name.split('.')[0] == 'onnx'])"
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_DIR")}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[]\n", done.stderr
 
 
 def test_trials_take_turns(tmp_path):
