@@ -246,8 +246,9 @@ def test_a_trial_without_end_is_ended(monkeypatch, stand_in, script):
 
 
 def test_a_follower_that_is_stuck_shows(served):
-    """/readyz tells how long ago the last look ended; before the first look there is none to tell of."""
+    """/readyz tells how long ago the last look ended; a new look makes it young again."""
     client, follower, registry, _ = served
+    registry.show(hostile.package(hostile.SOUND))
     follower.poll()
     gate = threading.Event()
     follower.registry = type("Stuck", (Registry,), {"champion": lambda _: gate.wait(60) and registry.champion()})()
@@ -255,10 +256,10 @@ def test_a_follower_that_is_stuck_shows(served):
     looking.start()
     time.sleep(0.3)
     told = client.get("/readyz").json
-    assert told["registry"] == "followed"
-    assert 0.3 <= told["look_age_seconds"] < 60
     gate.set()
     looking.join()
+    assert told["registry"] == "followed"
+    assert 0.3 <= told["look_age_seconds"] < 60
     assert client.get("/readyz").json["look_age_seconds"] < told["look_age_seconds"]
     follower.registry = registry
 
