@@ -11,7 +11,7 @@ import urllib3
 
 from lab.registry import Registry
 from lab.settings import ROOT
-from tests import hostile
+from tests import corpus, hostile
 from tests.lab.conftest import Load, eventually, store
 
 RECORD = {"a": 1.0, "b": 0.5}
@@ -75,9 +75,9 @@ def test_hostile_packages_under_load(register, api):
     sound = api.ready()["version"]
     hostiles = {
         "another file": _reader(),
-        "endless loop": hostile.MODELS["endless loop"],
-        "1.6 GB": hostile.MODELS["1.6 GB of zeros"],
-        "hours": hostile.MODELS["hours of multiplying"],
+        "endless loop": corpus.MODELS["endless loop"],
+        "1.6 GB": corpus.MODELS["1.6 GB of zeros"],
+        "hours": corpus.MODELS["hours of multiplying"],
         "circle": hostile.CIRCLE,
     }
     with Load(api.port, clients=2, record=RECORD) as load:

@@ -1,4 +1,4 @@
-"""No package harms the API: each of `tests.hostile` is refused, and the old model serves on."""
+"""No package harms the API: each of `tests.corpus` is refused, and the old model serves on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lab.errors import LabError
 from lab.http import TooLargeError, UnreachableError
 from lab.registry import Version
 from lab.settings import ROOT
-from tests import hostile
+from tests import corpus, hostile
 
 GOOD = {"a": 1.0, "b": 0.5}
 
@@ -70,11 +70,11 @@ def alerts(folder: Path) -> list[dict]:
     return [event for event in events.read(folder / "EVENTS") if event["event.dataset"] == "lab.alert"]
 
 
-@pytest.mark.parametrize("name", hostile.PACKAGES)
+@pytest.mark.parametrize("name", corpus.PACKAGES)
 def test_a_hostile_package_is_refused(served, name):
     """The old model serves on; /readyz and an alert say why; the process has not grown."""
     client, follower, registry, folder = served
-    number = registry.show(hostile.PACKAGES[name])
+    number = registry.show(corpus.PACKAGES[name])
     before = psutil.Process().memory_info().rss
     follower.poll()
     assert psutil.Process().memory_info().rss < before + 80 * 2**20
@@ -97,18 +97,18 @@ def test_what_is_kept_or_baked_is_tried_too(served, tmp_path):
             **{f"{each}_DIR": str(tmp_path / name / each) for each in ("EVENTS", "KEEP", "METRICS")},
             "FOLLOW_SECONDS": "3600",
         }
-        kept = hostile.put(Path(config["KEEP_DIR"]), 9, hostile.PACKAGES[name])
+        kept = hostile.put(Path(config["KEEP_DIR"]), 9, corpus.PACKAGES[name])
         assert create_app(config).test_client().get("/readyz").status_code == 503
         kept.write_bytes(kept.read_bytes() + bytes(34 * 2**20))
         assert create_app(config).test_client().get("/readyz").status_code == 503
     folder = tmp_path / "package"
     folder.mkdir()
-    for name, content in zip(("card.json", "model.onnx"), hostile.PACKAGES["endless loop"], strict=True):
+    for name, content in zip(("card.json", "model.onnx"), corpus.PACKAGES["endless loop"], strict=True):
         (folder / name).write_bytes(content)
     (folder / "version").write_text("3")
     with pytest.raises(LabError, match="graph in a graph"):
         bake(folder, tmp_path / "baked")
-    (folder / "card.json").write_bytes(hostile.CARDS["a path for a name"])
+    (folder / "card.json").write_bytes(corpus.CARDS["a path for a name"])
     with pytest.raises(LabError, match="not valid"):
         bake(folder, tmp_path / "baked")
 
@@ -194,7 +194,7 @@ def test_the_trial_is_of_the_same_bytes(monkeypatch):
     real = trial._try
     monkeypatch.setattr(trial, "_try", lambda *files: tried.append(files) or real(*files))
     trial._sound.clear()
-    sound, odd = hostile.package(hostile.SOUND), hostile.PACKAGES["a little more"]
+    sound, odd = hostile.package(hostile.SOUND), corpus.PACKAGES["a little more"]
     other = hostile.package(hostile.SOUND, {**hostile.card_values(), "title": "Other"})
     for files in (sound, sound, other, other):
         trial.verify(hostile.NAME, *files)
