@@ -20,6 +20,7 @@ from trainer.cluster import backend
 from trainer.decide import Champion, Decision, decide, same_recipe
 from trainer.evaluate import evaluate, table
 from trainer.ingest import md5
+from trainer.recipe import check_estimator
 from trainer.record import record
 from trainer.store import Paths, Result, read_results
 from trainer.train import dataset
@@ -92,6 +93,11 @@ def _champion(
     folds = next((r.folds for r in results.values() if same_recipe(r.recipe, card.recipe)), None)
     if folds is None:
         recipe = card.recipe
+        try:
+            check_estimator(recipe.estimator)
+        except LabError as error:
+            print(f"note: version {version.number}, the champion, is not compared with: {error.message}")
+            return None
         candidate = Candidate(estimator=recipe.estimator, settings=recipe.settings, grid=recipe.grid)
         with backend(settings["DASK_SCHEDULER_ADDRESS"]):
             folds = evaluate(problem, {recipe.candidate: candidate}, table(problem, frame))[recipe.candidate].folds

@@ -20,7 +20,7 @@ from lab.errors import LabError
 from lab.problem import Problem
 from lab.registry import Registry
 from lab.settings import ROOT, Settings
-from trainer import lineage
+from trainer import lineage, recipe
 from trainer.export import predict
 from trainer.ingest import md5
 from trainer.store import Paths, Result, read_results
@@ -34,6 +34,7 @@ def reproduce(settings: Settings, problem: Problem, number: int) -> bool:
     registry = Registry(settings.mlflow_url, problem.name)
     text, model = registry.download(registry.version(number))
     card = trial.verify(registry.model, text, model)
+    recipe.check_card(card)
     if card.lineage.git_dirty:
         print("note: this version was trained with uncommitted changes; they are not in its commit")
     for name, then in card.lineage.packages.items():

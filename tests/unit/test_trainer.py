@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -25,8 +26,10 @@ from lab.card import Recipe
 from lab.errors import LabError
 from lab.operators import inspect
 from lab.settings import ROOT
-from trainer import decide, evaluate, ingest, metrics, validate
+from tests import hostile
+from trainer import choose, decide, evaluate, ingest, metrics, validate
 from trainer.export import RefusedError, export, predict
+from trainer.recipe import check_card, check_estimator
 from trainer.record import make_card
 from trainer.store import Result
 from trainer.train import finish
@@ -337,3 +340,31 @@ def test_the_gate(results, present, action, name, said):
     found = decide.decide(results, present, choice, folds=4)
     assert (found.action, found.candidate) == (action, name)
     assert said in found.reason
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["subprocess.Popen", "os.system", "builtins.eval", "sklearn.utils.os.system", "sklearn.pipeline.Pipeline", "x", ""],
+)
+def test_a_card_cannot_name_other_code(path):
+    """What is fitted again is a classifier of scikit-learn's, and nothing else is imported."""
+    check_estimator("sklearn.linear_model.LogisticRegression")
+    with pytest.raises(LabError, match="no classifier"):
+        check_estimator(path)
+
+
+def test_a_champion_with_a_hostile_recipe_runs_nothing(tmp_path, capsys):
+    """It is not compared with, and what its card names is not called."""
+    trace = tmp_path / "called"
+    recipe = {"estimator": "subprocess.Popen", "settings": {"args": ["touch", str(trace)]}}
+    values = hostile.card_values()
+    files = hostile.package(hostile.SOUND, {**values, "recipe": {**values["recipe"], **recipe}})
+    registry = SimpleNamespace(model=hostile.NAME, download=lambda _: files)
+    found = choose._champion(
+        {"DASK_SCHEDULER_ADDRESS": ""}, CANCER, registry, SimpleNamespace(number=3), {}, typed(tmp_path, CANCER)
+    )
+    assert found is None
+    assert "subprocess.Popen" in capsys.readouterr().out
+    assert not trace.exists()
+    with pytest.raises(LabError):
+        check_card(cards.decode(files[0]))

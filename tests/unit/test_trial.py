@@ -260,6 +260,7 @@ def test_a_follower_that_is_stuck_shows(served):
     looking.join()
     assert told["registry"] == "followed"
     assert 0.3 <= told["look_age_seconds"] < 60
+    assert set(told) == set(client.get("/openapi.json").json["components"]["schemas"]["Ready"]["properties"])
     assert client.get("/readyz").json["look_age_seconds"] < told["look_age_seconds"]
     follower.registry = registry
 
