@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError, EncodeError, Message
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, shape_inference
 
 from lab.errors import LabError
@@ -52,7 +52,10 @@ REMEDY = "train a classifier whose ONNX has none, and promote that"
 
 
 def inspect(model: bytes) -> None:
-    """Raise LabError unless the file holds only what is allowed. Nothing that it names is opened or run."""
+    """Raise LabError unless the file holds only what is allowed. Nothing that it names is opened or run.
+
+    Raises MemoryError where memory is limited and the file needs more.
+    """
     proto = _parse(model)
     for message in _messages(proto):
         kind = message.DESCRIPTOR.full_name.removeprefix("onnx.").replace("Proto", "")
@@ -68,10 +71,16 @@ def _parse(model: bytes) -> ModelProto:
     try:
         proto: ModelProto = ModelProto.FromString(model)
     except DecodeError as error:
+        if "alloc failed" in str(error):
+            raise MemoryError from error
         raise LabError("model.onnx is no ONNX file", REMEDY) from error
     # Two readers may differ over a field that is unknown or given twice, so there must be none.
     proto.DiscardUnknownFields()
-    if not model or proto.SerializeToString(deterministic=True) != model:
+    try:
+        written = proto.SerializeToString(deterministic=True)
+    except EncodeError as error:  # what was parsed can be written, if there is memory
+        raise MemoryError from error
+    if not model or written != model:
         raise LabError("model.onnx is not written as ONNX is written", REMEDY)
     return proto
 

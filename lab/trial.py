@@ -29,7 +29,7 @@ from lab.errors import LabError
 # workers with the largest one have room in the API's container.
 CPU_SECONDS, WALL_SECONDS, MEMORY_BYTES = 10, 60, 128 * 2**20
 SOUND, REMEDY = "sound", "promote another version"
-_TOO_LARGE = f"the model takes more than {MEMORY_BYTES / 2**20:.0f} MB of memory"
+_TOO_LARGE = f"the model takes more than {MEMORY_BYTES / 2**20:.0f} MB of memory (fewer or shallower trees take less)"
 # Bytes of the trial's answer that are read.
 _MOST_SAID = 2_000
 # Digests of packages that this process has found sound: the same bytes are not tried again.

@@ -288,3 +288,11 @@ def test_trials_take_turns(tmp_path):
     asked.join(60)
     assert not asked.is_alive()
     assert trial._sound
+
+
+def test_a_forest_that_is_too_large_is_told_from_a_broken_file():
+    """Its file is within the limit and what is made of it is not: the message says how to mend that."""
+    branch = [node for i in range(400_000) for node in ((2 * i + 1, 2 * i + 2, 0.0), hostile.LEAF)]
+    large = hostile.tree(*branch, hostile.LEAF)
+    with pytest.raises(LabError, match=r"more than 128 MB of memory \(fewer or shallower trees"):
+        trial.verify(hostile.NAME, *hostile.package(large))
