@@ -33,19 +33,26 @@ def score(session: onnxruntime.InferenceSession, rows: NDArray[np.float32]) -> l
 
     Raises ModelError unless there are n, each within 0 and 1; a float32's rounding beyond them is cut off.
     """
+    if len(rows) <= PART_ROWS:
+        return _score(session, rows)
     found: list[float] = []
     for start in range(0, len(rows), PART_ROWS):
-        part = rows[start : start + PART_ROWS]
-        try:
-            scores = session.run(["probabilities"], {"features": part})[0]
-        except Exception as error:  # the runtime raises its own kinds, not all of them documented
-            raise ModelError(f"the model fails: {error}"[:500], _REMEDY) from error
-        if scores.shape != (len(part), 2):
-            raise ModelError(f"the model answers {len(part)} rows in the shape {scores.shape}", _REMEDY)
-        found += scores[:, 1].tolist()
-    if all(0.0 <= probability <= 1.0 for probability in found):
-        return found
-    return [_cut(probability) for probability in found]
+        found += _score(session, rows[start : start + PART_ROWS])
+    return found
+
+
+def _score(session: onnxruntime.InferenceSession, rows: NDArray[np.float32]) -> list[float]:
+    try:
+        scores = session.run(["probabilities"], {"features": rows})[0]
+    except Exception as error:  # the runtime raises its own kinds, not all of them documented
+        raise ModelError(f"the model fails: {error}"[:500], _REMEDY) from error
+    if scores.shape != (len(rows), 2):
+        raise ModelError(f"the model answers {len(rows)} rows in the shape {scores.shape}", _REMEDY)
+    found: list[float] = scores[:, 1].tolist()
+    for probability in found:
+        if not 0.0 <= probability <= 1.0:
+            return [_cut(each) for each in found]
+    return found
 
 
 def _cut(probability: float) -> float:
