@@ -13,9 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from lab import card as cards
-from lab import strict_yaml
-from lab import package
-from lab import trial
+from lab import strict_yaml, trial
 from lab.errors import LabError
 from lab.problem import Problem
 from lab.registry import Registry

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 
-import numpy as np
 import msgspec
+import numpy as np
 import pandas as pd
 
 from lab import card as cards
