@@ -58,12 +58,13 @@ def check_bounds(model: bytes, low: Floats, high: Floats) -> None:
     """
     corners = np.random.default_rng(0).integers(0, 2, (CORNERS, len(low))).astype(bool)
     corners[0], corners[1] = False, True
-    probability = predict(model, np.where(corners, high, low))
-    if not ((probability >= -TOLERANCE) & (probability <= 1 + TOLERANCE)).all():
+    try:
+        predict(model, np.where(corners, high, low))
+    except package.ModelError as error:
         raise RefusedError(
             "the model gives no probability for some records at the bounds of params.yaml, which overflow in 32 bits; "
             "state the least and the greatest value that can really occur"
-        )
+        ) from error
 
 
 def _check(onnx: Floats, sklearn: Floats, threshold: float) -> None:
