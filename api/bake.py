@@ -12,6 +12,7 @@ import msgspec
 
 from api.follower import Kept, kept_name
 from api.model import load
+from lab import card as cards
 from lab import errors
 from lab.card import CARD_FILE, MODEL_FILE
 from lab.errors import LabError
@@ -31,7 +32,7 @@ def bake(package: Path, folder: Path) -> Path | None:
     if not number.isascii() or not number.isdigit():
         raise LabError(f"the package's version is {number!r}", "it is the number that the registry gave, e.g. 7")
     kept = Kept(int(number), (package / CARD_FILE).read_bytes(), (package / MODEL_FILE).read_bytes())
-    model = load(kept.version, kept.card, kept.model)
+    model = load(cards.decode(kept.card).problem, kept.version, kept.card, kept.model)
     path = folder / kept_name(model.card.problem)
     path.write_bytes(msgspec.msgpack.encode(kept))
     return path

@@ -14,9 +14,9 @@ import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import NDArray
 
-from lab.card import Card, Feature
+from lab.card import BATCH_ROWS, Card, Feature
 
-MAX_INSTANCES = 10_000
+MAX_INSTANCES = BATCH_ROWS
 # More faults than this are counted, not listed.
 MAX_LISTED = 100
 # Where in a body a fault is, as keys and positions, and what it is.

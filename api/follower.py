@@ -10,14 +10,17 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from uuid_utils import uuid7
 
 from api.metrics import Metrics
 from api.model import Model, load
+from lab.card import CARD_BYTES, MODEL_BYTES
 from lab.errors import LabError, from_os_error
 from lab.events import Alert, NotRecordedError, Writer
+from lab.http import RefusedError, UnreachableError
 from lab.registry import Registry, Version
 
 # How long until a version that was refused is looked at again: somebody may have mended its package.
@@ -56,10 +59,12 @@ class Follower:
         self.model: Model | None = None
         self.refused: Refused | None = None
         self.fault = "the registry was not asked yet"
-        self._keep = keep / kept_name(registry.model)
+        self._keep, self._lock = keep / kept_name(registry.model), keep / ".trial.lock"
         self._sources = [self._keep, *([baked / self._keep.name] if baked else [])]
         self._events, self._metrics = events, metrics
         self._again = 0.0
+        self._looked: float | None = None
+        self._failing: Model | None = None
         self._unusable: dict[Path, str] = {}
         # The card of a model that came from the disk and was not compared yet.
         self._unsure = b""
@@ -81,8 +86,22 @@ class Follower:
                 self._swap(champion)
         except LabError as error:
             self._blame(error.message)
+        finally:
+            self._looked = time.monotonic()
         if self.model is None:  # another worker may have kept one since
             self._restore()
+
+    @property
+    def look_age(self) -> float | None:
+        """Seconds since the last look at the alias ended, whatever came of it; None before the first one has."""
+        return None if self._looked is None else time.monotonic() - self._looked
+
+    def failed(self, model: Model, reason: str) -> None:
+        """Count a request that `model` gave no probability for; alert once for each model."""
+        self._metrics.failed()
+        if self._failing is not model:
+            self._failing = model
+            self._alert(f"version {model.version} is served and fails: {reason}", model_version=str(model.version))
 
     def _serves(self, champion: Version) -> bool:
         """Whether this is what is served. What was kept has only its number from a registry, and that may have been
@@ -99,28 +118,31 @@ class Follower:
         return self.refused is not None and self.refused.version == version and time.monotonic() < self._again
 
     def _swap(self, champion: Version) -> None:
-        package = self.registry.download(champion)
         try:
-            model = load(champion.number, *package)
+            package = self.registry.download(champion)
+            model = load(self.registry.model, champion.number, *package, self._lock)
+        except (UnreachableError, RefusedError):  # that says nothing of the package
+            raise
         except LabError as error:
             self._again = time.monotonic() + REFUSED_SECONDS
             if self.refused is None or self.refused.version != champion.number:
                 self._metrics.refused()
-                self._alert(champion.number, error.message)
+                reason = f"version {champion.number} is refused: {error.message}"
+                self._alert(reason, refused_version=champion.number)
             self.refused = Refused(champion.number, error.message)
             raise
         self._serve(model)
         self.fault, self.refused, self._unsure = "", None, b""
         self._store(Kept(champion.number, *package))
 
-    def _alert(self, version: int, reason: str) -> None:
+    def _alert(self, message: str, **about: Any) -> None:
         alert = Alert(
             timestamp=datetime.now(UTC),
             id=str(uuid7()),
             service="api",
-            message=f"version {version} is refused: {reason}",
+            message=message,
             model_name=self.registry.model,
-            refused_version=version,
+            **about,
         )
         try:
             self._events.write([alert])
@@ -150,8 +172,8 @@ class Follower:
     def _restore(self) -> None:
         for path in self._sources:
             try:
-                kept = msgspec.msgpack.decode(path.read_bytes(), type=Kept)
-                self._serve(load(kept.version, kept.card, kept.model))
+                kept = msgspec.msgpack.decode(_read(path), type=Kept)
+                self._serve(load(self.registry.model, kept.version, kept.card, kept.model, self._lock))
                 self._unsure = kept.card
             except FileNotFoundError:
                 continue
@@ -176,3 +198,9 @@ class Follower:
                 log.exception("looking at the champion failed")
                 self.fault = "looking at the champion failed; see the API's log"
             pause.wait(seconds)
+
+
+def _read(path: Path) -> bytes:
+    """The file, or what of it a package may have at most: the rest would not be decoded either."""
+    with path.open("rb") as file:
+        return file.read(CARD_BYTES + MODEL_BYTES + 1_000)

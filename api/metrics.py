@@ -42,6 +42,7 @@ class Snapshot(msgspec.Struct):
     predictions: dict[str, int] = {}
     swaps: int = 0
     refusals: int = 0
+    failures: int = 0
     version: int = 0
     since: float = 0.0
 
@@ -82,6 +83,9 @@ class Metrics(Collector):
     def refused(self) -> None:
         self._own.refusals += 1
 
+    def failed(self) -> None:
+        self._own.failures += 1
+
     def exposition(self) -> bytes:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self)
@@ -107,6 +111,8 @@ class Metrics(Collector):
         yield predictions
         yield CounterMetricFamily("lab_model_swaps", "Models put into service", sum(w.swaps for w in workers))
         yield CounterMetricFamily("lab_model_refusals", "Unsound champions", sum(w.refusals for w in workers))
+        failures = sum(w.failures for w in workers)
+        yield CounterMetricFamily("lab_model_failures", "Requests that the model gave no probability for", failures)
         yield from _models(workers)
 
     def _snapshots(self) -> list[Snapshot]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from api.codec import Codec
 from lab import card as cards
+from lab import package, trial
 from lab.errors import LabError
 
 
@@ -22,37 +24,29 @@ class Model:
     codec: Codec
     session: onnxruntime.InferenceSession
 
-    def probabilities(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The positive class's probability for `rows` of shape (n, features), NaN for missing; shape (n,)."""
-        scores: NDArray[np.float32] = self.session.run(["probabilities"], {"features": rows})[0]
-        return scores[:, 1]
+    def probabilities(self, rows: NDArray[np.float32]) -> list[float]:
+        """The positive class's probability for each of `rows`, shape (n, features), NaN for missing.
+
+        Raises package.ModelError unless each is one.
+        """
+        return package.score(self.session, rows)
 
     def label(self, probability: float) -> str:
         classes = self.card.classes
         return classes.positive if probability >= self.card.threshold else classes.negative
 
 
-def load(version: int, card_text: bytes, model: bytes) -> Model:
-    """Make a Model of a package; raise LabError unless its schema, hash and self-test hold.
+def load(name: str, version: int, card_text: bytes, model: bytes, lock: Path | None = None) -> Model:
+    """Make a Model of a package of the registered model `name`; raise LabError unless `trial.verify` finds it sound.
 
     The self-test also warms it: the runtime has laid out its memory before the first request comes.
     """
-    card = cards.decode(card_text)
-    cards.check_hash(card, model)
-    options = onnxruntime.SessionOptions()
-    # One row is far too little work to share out.
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        loaded = Model(version, card, Codec(card), session)
-        rows = np.array([[np.nan if v is None else v for v in row] for row in card.self_test.rows], np.float32)
-        given = loaded.probabilities(rows)
-        loaded.probabilities(rows[:1])
-    except Exception as error:  # the runtime raises its own kinds, not all of them documented
-        raise LabError(f"version {version} does not run: {error}", "promote another version") from error
-    worst = float(np.abs(given - np.array(card.self_test.probabilities)).max())
-    if not worst <= cards.TOLERANCE:
-        raise LabError(
-            f"version {version} fails its self-test: a probability is off by {worst:.2g}", "promote another version"
-        )
+        card = trial.verify(name, card_text, model, lock)
+        loaded = Model(version, card, Codec(card), package.open_session(model))
+        package.check_self_test(loaded.session, card)
+    except LabError:
+        raise
+    except Exception as error:  # what was sound in a process of its own is refused here, whatever the reason
+        raise LabError(f"the package cannot be loaded: {error}"[:500], "promote another version") from error
     return loaded

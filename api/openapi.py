@@ -43,16 +43,18 @@ def _paths() -> dict[str, Any]:
         "413": _problem("The body is too large."),
         "415": _problem("The body is not sent as application/json."),
         "422": _problem("Fields are wrong; `errors` names every one."),
+        "500": _problem("The model gives no probability for a record; of a batch nothing is answered then."),
         "503": _problem("There is no model yet, or the answer cannot be recorded."),
     }
+    reported = {status: refusal for status, refusal in refusals.items() if status != "500"}
     unready = {"503": _problem("There is no model yet.")}
     return {
         "/predict": {"post": _post("Classify one record.", "Record", "200", "Prediction", refusals)},
         "/predict/batch": {
             "post": _post(f"Classify up to {MAX_INSTANCES} records.", "Batch", "200", "Predictions", refusals)
         },
-        "/feedback": {"post": _post("Report the true class of a prediction.", "Feedback", "202", "Accepted", refusals)},
-        "/model": {"get": _get("The served model and its card.", "Model", unready)},
+        "/feedback": {"post": _post("Report the true class of a prediction.", "Feedback", "202", "Accepted", reported)},
+        "/model": {"get": _get("The served model and its card, without the rows of its self-test.", "Model", unready)},
         "/healthz": {"get": _get("Alive, with or without a model.", "Status", {})},
         "/readyz": {"get": _get("Has a verified model.", "Ready", unready)},
         "/metrics": {
@@ -120,6 +122,10 @@ def _schemas(card: Card) -> dict[str, Any]:
                 "version": {"type": "integer"},
                 "registry": text,
                 "refused": {"type": ["object", "null"]},
+                "look_age_seconds": {
+                    "type": ["number", "null"],
+                    "description": "Seconds since the last look at the registry ended; null before the first one.",
+                },
             }
         ),
         "Problem": _object(

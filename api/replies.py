@@ -12,6 +12,7 @@ from api.codec import InvalidError
 from api.environ import FIELDS, LATE
 from api.trace import trace_id
 from lab.events import NotRecordedError
+from lab.package import ModelError
 
 JSON = "application/json"
 
@@ -51,6 +52,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(InvalidError, _invalid)
     app.register_error_handler(NoModelError, lambda error: problem(503, "No model", str(error)))
     app.register_error_handler(NotRecordedError, lambda error: problem(503, "Not recorded", error.message))
+    app.register_error_handler(ModelError, lambda error: problem(500, "Model failed", error.message))
     app.register_error_handler(HTTPException, _http_error)
 
 

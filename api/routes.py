@@ -10,6 +10,7 @@ from time import perf_counter_ns
 from typing import Any
 
 import flask_swagger_ui
+import msgspec
 from flask import Flask, Response, request, send_from_directory
 from uuid_utils import uuid7
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
@@ -23,6 +24,7 @@ from api.model import Model
 from api.replies import JSON, NoModelError, reply
 from api.trace import trace_id
 from lab.events import Feedback, Prediction, Writer
+from lab.package import ModelError
 
 DOCS = Path(__file__).parent / "docs"
 SWAGGER_UI = Path(flask_swagger_ui.__file__).parent / "dist"
@@ -94,15 +96,20 @@ class Routes:
         return reply({"id": event.id, "prediction_id": prediction_id}, 202)
 
     def model(self) -> Response:
+        """The card without its self-test, whose rows are people's."""
         model = self._model()
-        return reply({"name": model.card.problem, "version": model.version, "card": model.card})
+        card = msgspec.to_builtins(model.card)
+        del card["self_test"]
+        return reply({"name": model.card.problem, "version": model.version, "card": card})
 
     def healthz(self) -> Response:
         """Alive: this says nothing of a model."""
         return reply({"status": "alive"})
 
     def readyz(self) -> Response:
-        """Has a verified model; `registry` says what keeps it from following, `refused` which one was not sound."""
+        """Has a verified model; `registry` says what keeps it from following, `refused` which one was not sound,
+        `look_age_seconds` when it last looked: long ago, and it is stuck.
+        """
         model = self._model()
         return reply(
             {
@@ -111,6 +118,7 @@ class Routes:
                 "version": model.version,
                 "registry": self.follower.fault or "followed",
                 "refused": self.follower.refused,
+                "look_age_seconds": self.follower.look_age,
             }
         )
 
@@ -133,8 +141,15 @@ class Routes:
         return model
 
     def _answer(self, model: Model, records: Records, environ: dict[str, Any]) -> list[Prediction]:
-        """Classify the records; what this gives is on disk. Raises NotRecordedError."""
-        probabilities: list[float] = model.probabilities(records.rows).tolist()
+        """Classify the records; what this gives is on disk. Raises NotRecordedError.
+
+        Raises ModelError when one of them gets no probability: then none is answered.
+        """
+        try:
+            probabilities = model.probabilities(records.rows)
+        except ModelError as error:
+            self.follower.failed(model, error.message)
+            raise
         name, threshold, version, trace = model.card.problem, model.card.threshold, str(model.version), trace_id.get()
         now, took = datetime.now(UTC), perf_counter_ns() - environ[BEGUN]
         answers = [

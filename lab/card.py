@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from lab.errors import LabError
+from lab.problem import Column, Name, Share
 
 SCHEMA_VERSION = 1
 MODEL_FILE = "model.onnx"
 CARD_FILE = "card.json"
 # How far a probability of the served model may lie from the one the trainer recorded.
 TOLERANCE = 1e-5
+# Bytes that the two files may have: they are held in memory, by each worker of the API.
+CARD_BYTES, MODEL_BYTES = 2**19, 32 * 2**20
+# The API answers that many rows at once, so that many are tried before a model is served.
+BATCH_ROWS = 10_000
+# The model computes in float32, and JSON's readers agree on whole numbers up to here.
+FLOAT32_MAX, WHOLE_MAX = 3.4028234663852886e38, 2**53
 
 
 class Feature(msgspec.Struct, frozen=True, kw_only=True):
     """A column of the model's input, in order. Bounds are inclusive."""
 
-    name: str
+    name: Column
     label: str
     type: Literal["integer", "real"]
     min: float
@@ -42,10 +53,10 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
 class Operating(msgspec.Struct, frozen=True, kw_only=True):
     """What the threshold does to the out-of-fold probabilities (it was chosen on the same ones)."""
 
-    threshold: float
-    recall: float
-    precision: float
-    specificity: float
+    threshold: Share
+    recall: Share
+    precision: Share
+    specificity: Share
 
 
 class Histogram(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,8 +66,8 @@ class Histogram(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     edges: list[float]
-    shares: list[float]
-    missing: float
+    shares: list[Share]
+    missing: Share
 
 
 class SelfTest(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,11 +102,11 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
     schema_version: int
-    problem: str
+    problem: Name
     title: str
-    features: list[Feature]
+    features: Annotated[list[Feature], Meta(min_length=1)]
     classes: Classes
-    threshold: float
+    threshold: Share
     metrics: dict[str, Spread]
     operating: Operating
     feature_reference: dict[str, Histogram]
@@ -112,7 +123,8 @@ def encode(card: Card) -> bytes:
 
 
 def decode(text: bytes) -> Card:
-    """Read a card; raise LabError when it is not one of this schema version."""
+    """Read a card; raise LabError when it is not one of this schema version, or contradicts itself."""
+    check_size(CARD_FILE, text, CARD_BYTES)
     try:
         card = msgspec.json.decode(text, type=Card)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -122,9 +134,18 @@ def decode(text: bytes) -> Card:
             f"the card has schema version {card.schema_version}; this code reads {SCHEMA_VERSION}",
             "train again with this code, or run the code that wrote it",
         )
-    if len(card.self_test.rows) != len(card.self_test.probabilities) or not card.self_test.rows:
-        raise LabError("the card has no usable self-test", "train and promote again")
+    for fault in _faults(card):
+        raise LabError(f"the card is not valid: {fault}", "train and promote again")
     return card
+
+
+def check_size(name: str, content: bytes, limit: int) -> None:
+    """Raise LabError when the file has more bytes than the API takes."""
+    if len(content) > limit:
+        raise LabError(
+            f"{name} has {len(content) / 2**20:.1f} MB, and the API takes {limit / 2**20:g} MB",
+            "train a smaller model: fewer or shallower trees, for example",
+        )
 
 
 def check_hash(card: Card, model: bytes) -> None:
@@ -135,3 +156,50 @@ def check_hash(card: Card, model: bytes) -> None:
             f"{MODEL_FILE} has SHA-256 {found[:12]}…, its card says {card.model_sha256[:12]}…",
             "the package was altered or cut short; promote a version again",
         )
+
+
+def _faults(card: Card) -> Iterator[str]:
+    names = [feature.name for feature in card.features]
+    if len(set(names)) != len(names):
+        yield "two features have one name"
+    for feature in card.features:
+        yield from _bound_faults(feature)
+    if card.classes.negative == card.classes.positive:
+        yield "the two classes have one name"
+    if set(card.feature_reference) != set(names):
+        yield "the reference distributions are not those of the features"
+    for name, histogram in {**card.feature_reference, "the score": card.score_reference}.items():
+        yield from (f"the reference distribution of {name} {fault}" for fault in _histogram_faults(histogram))
+    yield from _self_test_faults(card)
+
+
+def _bound_faults(feature: Feature) -> Iterator[str]:
+    low, high, whole = feature.min, feature.max, feature.type == "integer"
+    if not low < high:
+        yield f"min of {feature.name} is not below its max"
+    elif max(-low, high) > (WHOLE_MAX if whole else FLOAT32_MAX):
+        yield f"the bounds of {feature.name} are larger than the model can tell apart"
+    elif whole and math.ceil(low) > math.floor(high):
+        yield f"no whole number lies within the bounds of {feature.name}"
+
+
+def _histogram_faults(histogram: Histogram) -> Iterator[str]:
+    edges, shares = histogram.edges, histogram.shares
+    if len(edges) != len(shares) + 1 or any(not low < high for low, high in itertools.pairwise(edges)):
+        yield "needs edges that ascend, one more than shares"
+    if abs(sum(shares) + histogram.missing - 1) > TOLERANCE:
+        yield "has shares that do not sum to 1"
+
+
+def _self_test_faults(card: Card) -> Iterator[str]:
+    rows, probabilities = card.self_test.rows, card.self_test.probabilities
+    if not 1 <= len(rows) <= BATCH_ROWS or len(rows) != len(probabilities):
+        yield f"a self-test has 1 to {BATCH_ROWS} rows, and a probability for each"
+    if any(not -TOLERANCE <= probability <= 1 + TOLERANCE for probability in probabilities):
+        yield "a probability of the self-test is not within 0 and 1"
+    for row in rows:
+        if len(row) != len(card.features):
+            yield f"a row of the self-test has {len(row)} values for {len(card.features)} features"
+        for feature, value in zip(card.features, row, strict=False):
+            if not (feature.nullable if value is None else feature.min <= value <= feature.max):
+                yield f"the self-test has {value} for {feature.name}, which its bounds do not allow"

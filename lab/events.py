@@ -109,12 +109,13 @@ class Request(Event, frozen=True, kw_only=True):
 
 
 class Alert(Event, frozen=True, kw_only=True):
-    """Something a person should look at."""
+    """Something a person should look at: a version that is refused, or the one that is served and fails."""
 
     dataset: Literal["lab.alert"] = "lab.alert"
     message: str
     model_name: str
-    refused_version: int
+    model_version: str | msgspec.UnsetType = msgspec.UNSET
+    refused_version: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class NotRecordedError(LabError):

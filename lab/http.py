@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import Any
 
 import msgspec
@@ -11,6 +12,8 @@ import urllib3
 from lab.errors import LabError
 
 READ_SECONDS = 20.0
+# For a whole answer, and the bytes it may have.
+WHOLE_SECONDS, MOST_BYTES = 120.0, 16 * 2**20
 _pool = urllib3.PoolManager(
     retries=urllib3.Retry(connect=1, read=0, status=0, redirect=0, other=0, backoff_factor=0.2),
 )
@@ -18,6 +21,10 @@ _pool = urllib3.PoolManager(
 
 class UnreachableError(LabError):
     """The service did not answer."""
+
+
+class TooLargeError(LabError):
+    """The answer has more bytes than were asked for; they were not read."""
 
 
 class RefusedError(LabError):
@@ -39,10 +46,11 @@ def request(
     body: bytes | None = None,
     key: str = "",
     timeout: float = READ_SECONDS,
+    most: int = MOST_BYTES,
 ) -> bytes:
-    """Send a request, with `key` as X-API-Key, and give the body of a 2xx answer.
+    """Send a request, with `key` as X-API-Key, and give the body of a 2xx answer of at most `most` bytes.
 
-    Raises UnreachableError or RefusedError otherwise.
+    Raises UnreachableError, RefusedError or TooLargeError otherwise.
     """
     limit = urllib3.Timeout(connect=2, read=timeout)
     headers = {"Content-Type": "application/json"} if json is not None else {}
@@ -51,14 +59,29 @@ def request(
     if json is not None:
         body = msgspec.json.encode(json)
     try:
-        answer = _pool.request(method, url, body=body, headers=headers, timeout=limit)
+        answer = _pool.request(method, url, body=body, headers=headers, timeout=limit, preload_content=False)
+        data = _read(answer, url, most)
     except urllib3.exceptions.HTTPError as error:
         raise UnreachableError(f"nothing usable answers at {url}", "see `make status`; `make up` starts it") from error
     if not 200 <= answer.status < 300:
-        raise RefusedError(
-            f"{method} {url} answered {answer.status}: {answer.data[:300]!r}", answer.status, answer.data
-        )
-    return bytes(answer.data)
+        raise RefusedError(f"{method} {url} answered {answer.status}: {data[:300]!r}", answer.status, data)
+    return data
+
+
+def _read(answer: urllib3.BaseHTTPResponse, url: str, most: int) -> bytes:
+    data, end = bytearray(), time.monotonic() + WHOLE_SECONDS
+    try:
+        while part := answer.read1(min(most + 1 - len(data), 2**16)):
+            data += part
+            if len(data) > most:
+                raise TooLargeError(f"{url} has more than {most / 2**20:g} MB", "see what has been stored there")
+            if time.monotonic() > end:
+                raise UnreachableError(f"{url} took more than {WHOLE_SECONDS:.0f} s", "see `make status`")
+    except LabError:
+        answer.close()
+        raise
+    answer.release_conn()
+    return bytes(data)
 
 
 def get_json(url: str, timeout: float = READ_SECONDS, key: str = "") -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from lab import http
-from lab.card import CARD_FILE, MODEL_FILE
+from lab.card import CARD_BYTES, CARD_FILE, MODEL_BYTES, MODEL_FILE
 from lab.errors import LabError
 
 ALIAS = "champion"
@@ -100,11 +100,11 @@ class Registry:
 
     def download(self, version: Version) -> tuple[bytes, bytes]:
         """The package of a version: `card.json` and `model.onnx`, not yet verified."""
-        return self.artifact(version, CARD_FILE), self.artifact(version, MODEL_FILE)
+        return self._artifact(version, CARD_FILE, CARD_BYTES), self._artifact(version, MODEL_FILE, MODEL_BYTES)
 
-    def artifact(self, version: Version, name: str) -> bytes:
+    def _artifact(self, version: Version, name: str, most: int) -> bytes:
         path = quote(f"{version.package_path}/{name}")
-        return http.request("GET", f"{self.url}/api/2.0/mlflow-artifacts/artifacts/{path}")
+        return http.request("GET", f"{self.url}/api/2.0/mlflow-artifacts/artifacts/{path}", most=most)
 
     def _version(self, raw: dict[str, Any]) -> Version:
         return Version(

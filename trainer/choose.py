@@ -9,9 +9,9 @@ import msgspec
 import pandas as pd
 
 from lab import card as cards
-from lab import ledger
+from lab import ledger, trial
 from lab.errors import LabError
-from lab.http import RefusedError
+from lab.http import RefusedError, UnreachableError
 from lab.problem import Candidate, Choice, Problem
 from lab.registry import PACKAGE, Registry, Version
 from lab.settings import Settings
@@ -20,6 +20,7 @@ from trainer.cluster import backend
 from trainer.decide import Champion, Decision, decide, same_recipe
 from trainer.evaluate import evaluate, table
 from trainer.ingest import md5
+from trainer.recipe import check_estimator
 from trainer.record import record
 from trainer.store import Paths, Result, read_results
 from trainer.train import dataset
@@ -92,6 +93,11 @@ def _champion(
     folds = next((r.folds for r in results.values() if same_recipe(r.recipe, card.recipe)), None)
     if folds is None:
         recipe = card.recipe
+        try:
+            check_estimator(recipe.estimator)
+        except LabError as error:
+            print(f"note: version {version.number}, the champion, is not compared with: {error.message}")
+            return None
         candidate = Candidate(estimator=recipe.estimator, settings=recipe.settings, grid=recipe.grid)
         with backend(settings["DASK_SCHEDULER_ADDRESS"]):
             folds = evaluate(problem, {recipe.candidate: candidate}, table(problem, frame))[recipe.candidate].folds
@@ -127,19 +133,19 @@ def _repeats(entry: ledger.Entry, old: ledger.Entry) -> bool:
 
 
 def _card(registry: Registry, version: Version) -> cards.Card | None:
-    """The card of a version whose package is whole, else None; raise LabError when the registry is away."""
+    """The card of a version that the API would serve, else None; raise LabError when the registry is away."""
     try:
         text, model = registry.download(version)
+        return trial.verify(registry.model, text, model)
+    except UnreachableError:
+        raise
     except RefusedError as error:
         if error.status != 404:
             raise
         return None
-    try:
-        card = cards.decode(text)
-        cards.check_hash(card, model)
-    except LabError:
+    except LabError as error:
+        print(f"note: version {version.number} is not sound: {error.message}")
         return None
-    return card
 
 
 def _sound(registry: Registry, fingerprint: str) -> Version | Literal[False] | None:

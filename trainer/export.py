@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType
 from sklearn.pipeline import Pipeline
 
+from lab import package
 from lab.card import TOLERANCE
 from trainer.metrics import Floats
 
@@ -48,11 +48,7 @@ def export(model: Pipeline, x: Floats, threshold: float, name: str) -> bytes:
 
 def predict(model: bytes, x: Floats) -> Floats:
     """The positive class's probability for each row of `x`, shape (rows,), by ONNX Runtime."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    probability = session.run(["probabilities"], {"features": x.astype(np.float32)})[0]
-    return np.asarray(probability[:, 1], dtype=np.float64)
+    return np.array(package.score(package.open_session(model), x.astype(np.float32)))
 
 
 def check_bounds(model: bytes, low: Floats, high: Floats) -> None:
@@ -62,12 +58,13 @@ def check_bounds(model: bytes, low: Floats, high: Floats) -> None:
     """
     corners = np.random.default_rng(0).integers(0, 2, (CORNERS, len(low))).astype(bool)
     corners[0], corners[1] = False, True
-    probability = predict(model, np.where(corners, high, low))
-    if not ((probability >= -TOLERANCE) & (probability <= 1 + TOLERANCE)).all():
+    try:
+        predict(model, np.where(corners, high, low))
+    except package.ModelError as error:
         raise RefusedError(
             "the model gives no probability for some records at the bounds of params.yaml, which overflow in 32 bits; "
             "state the least and the greatest value that can really occur"
-        )
+        ) from error
 
 
 def _check(onnx: Floats, sklearn: Floats, threshold: float) -> None:

@@ -14,7 +14,7 @@ from lab.problem import Candidate, Problem, to_builtins
 from lab.settings import ROOT
 
 # What a trained model depends on besides data and parameters; dvc.yaml lists the same as dependencies.
-CODE = ("trainer", "lab/problem.py", "lab/card.py")
+CODE = ("trainer", "lab/problem.py", "lab/card.py", "lab/operators.py", "lab/package.py", "lab/trial.py")
 PACKAGES = ("scikit-learn", "numpy", "scipy", "pandas", "skl2onnx", "onnx", "onnxruntime")
 
 

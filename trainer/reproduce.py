@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from lab import card as cards
-from lab import strict_yaml
+from lab import strict_yaml, trial
 from lab.errors import LabError
 from lab.problem import Problem
 from lab.registry import Registry
 from lab.settings import ROOT, Settings
-from trainer import lineage
+from trainer import lineage, recipe
 from trainer.export import predict
 from trainer.ingest import md5
 from trainer.store import Paths, Result, read_results
@@ -31,8 +31,8 @@ def reproduce(settings: Settings, problem: Problem, number: int) -> bool:
     """Rebuild version `number` in a fresh checkout of its commit; print and return whether all is the same."""
     registry = Registry(settings.mlflow_url, problem.name)
     text, model = registry.download(registry.version(number))
-    card = cards.decode(text)
-    cards.check_hash(card, model)
+    card = trial.verify(registry.model, text, model)
+    recipe.check_card(card)
     if card.lineage.git_dirty:
         print("note: this version was trained with uncommitted changes; they are not in its commit")
     for name, then in card.lineage.packages.items():

@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 import shutil
 
+import msgspec
 import numpy as np
 import pandas as pd
 
+from lab import card as cards
+from lab import trial
 from lab.card import Recipe
+from lab.errors import LabError
 from lab.problem import Candidate, Problem
 from lab.settings import Settings
 from trainer import lineage, reference
@@ -17,6 +21,7 @@ from trainer.evaluate import Evaluated, Table, evaluate, table
 from trainer.export import RefusedError, check_bounds, export, predict
 from trainer.ingest import md5
 from trainer.metrics import choose_threshold
+from trainer.record import make_card
 from trainer.store import Paths, Result, write_candidate, write_json
 from trainer.validate import read, validate
 
@@ -78,4 +83,17 @@ def finish(
         feature_reference=reference.histograms(problem, data.x),
         score_reference=reference.score_histogram(found.oof),
     )
+    if fault := _refusal(problem, result, model):
+        return msgspec.structs.replace(result, refused=fault, model_sha256=hashlib.sha256(b"").hexdigest()), b""
     return result, model
+
+
+def _refusal(problem: Problem, result: Result, model: bytes) -> str:
+    """Why the API would not serve the model; empty when it would, or when there is none."""
+    if not model:
+        return ""
+    try:
+        trial.verify(problem.name, cards.encode(make_card(problem, result, "", "", False)), model)
+    except LabError as error:
+        return f"the API would not serve it: {error.message}"
+    return ""

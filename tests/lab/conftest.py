@@ -21,8 +21,11 @@ from typing import Any
 
 import psutil
 import pytest
+import urllib3
 
 from lab import events
+from lab.card import CARD_FILE, MODEL_FILE
+from lab.registry import Registry, Version
 from lab.settings import ROOT
 from tests.conftest import free_port
 
@@ -124,6 +127,15 @@ def start_api(tmp_path) -> Iterator[Callable[..., Api]]:
             with contextlib.suppress(psutil.Error, OSError):
                 process.kill()
         api.process.wait(30)
+
+
+def store(registry: Registry, run_id: str, folder: str, files: tuple[bytes, bytes]) -> Version:
+    """Store card and model in the run's `folder`, and register them as a version."""
+    path = f"{registry.run_artifacts(run_id)}/{folder}"
+    for name, body in zip((CARD_FILE, MODEL_FILE), files, strict=True):
+        url = f"{registry.url}/api/2.0/mlflow-artifacts/artifacts/{path}/{name}"
+        assert urllib3.request("PUT", url, body=body).status == 200
+    return registry.register(run_id, path, {})
 
 
 def _alive(api: Api) -> bool:

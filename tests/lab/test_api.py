@@ -23,7 +23,7 @@ from lab import events
 from lab.registry import Registry, Version
 from lab.services import SERVICES
 from tests.conftest import own_processes
-from tests.lab.conftest import BENIGN, Load, eventually
+from tests.lab.conftest import BENIGN, Load, eventually, store
 
 CANCER = "breast-cancer-wisconsin"
 
@@ -44,10 +44,13 @@ def versions(lab) -> tuple[Registry, list[Version]]:
     for run in runs:
         tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
         found[tags["candidate"]] = run["info"]["run_id"]
-    made = [
-        mine.register(found[name], f"{real.run_artifacts(found[name])}/package", {})
-        for name in ("logistic-regression", "k-nearest-neighbours")
-    ]
+    made = []
+    for name in ("logistic-regression", "k-nearest-neighbours"):
+        trained = Version(CANCER, 0, f"{real.run_artifacts(found[name])}/package", found[name], {})
+        card, model = real.download(trained)
+        # A package says of which registered model it is.
+        card = msgspec.json.encode({**msgspec.json.decode(card), "problem": mine.model})
+        made.append(store(mine, found[name], mine.model, (card, model)))
     mine.promote(made[0])
     return mine, made
 
@@ -172,11 +175,7 @@ def test_an_unsound_package_is_refused(serve, versions, fault):
         "swapped": (card, registry.download(second)[1]),
         "empty": (b"", b""),
     }[fault]
-    path = f"{registry.run_artifacts(first.run_id)}/{fault}"
-    for name, body in zip(("card.json", "model.onnx"), broken, strict=True):
-        url = f"{registry.url}/api/2.0/mlflow-artifacts/artifacts/{path}/{name}"
-        assert urllib3.request("PUT", url, body=body).status == 200
-    bad = registry.register(first.run_id, path, {})
+    bad = store(registry, first.run_id, fault, broken)
     registry.promote(bad)
     assert eventually(lambda: (api.ready().get("refused") or {}).get("version") == bad.number)
     assert eventually(lambda: api.metric("lab_model_refusals_total") == 2), "both workers"

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -23,11 +24,15 @@ from lab import card as cards
 from lab import problem
 from lab.card import Recipe
 from lab.errors import LabError
+from lab.operators import inspect
 from lab.settings import ROOT
-from trainer import decide, evaluate, ingest, metrics, validate
+from tests import hostile
+from trainer import choose, decide, evaluate, ingest, metrics, validate
 from trainer.export import RefusedError, export, predict
+from trainer.recipe import check_card, check_estimator
 from trainer.record import make_card
 from trainer.store import Result
+from trainer.train import finish
 
 CANCER = problem.load(ROOT / "params.yaml")
 SOURCE = (ROOT / CANCER.source.path).read_text()
@@ -180,6 +185,62 @@ def test_the_export_is_faithful_and_repeatable(tmp_path):
         assert sum(predict(onnx, data.x) >= 0.5) > 200
 
 
+# By class, the settings that make other operators of it.
+KINDS = {
+    "sklearn.linear_model.LogisticRegression": [{}],
+    "sklearn.linear_model.SGDClassifier": [{"loss": "log_loss"}, {"loss": "modified_huber"}],
+    "sklearn.neighbors.KNeighborsClassifier": [{}, {"weights": "distance"}],
+    "sklearn.svm.SVC": [{"kernel": kernel, "probability": True} for kernel in ("rbf", "linear", "poly", "sigmoid")],
+    "sklearn.svm.NuSVC": [{"probability": True}],
+    "sklearn.neural_network.MLPClassifier": [{"activation": a, "max_iter": 20} for a in ("tanh", "relu", "logistic")],
+    "sklearn.naive_bayes.GaussianNB": [{}],
+    "sklearn.naive_bayes.BernoulliNB": [{}],
+    "sklearn.tree.DecisionTreeClassifier": [{}, {"max_leaf_nodes": 9}],
+    "sklearn.tree.ExtraTreeClassifier": [{}],
+    "sklearn.ensemble.RandomForestClassifier": [{"n_estimators": 9}],
+    "sklearn.ensemble.ExtraTreesClassifier": [{"n_estimators": 9}],
+    "sklearn.ensemble.GradientBoostingClassifier": [{"n_estimators": 9}, {"n_estimators": 9, "init": "zero"}],
+    "sklearn.ensemble.AdaBoostClassifier": [{"n_estimators": 9}],
+    "sklearn.ensemble.BaggingClassifier": [{}, {"max_features": 0.6}],
+    "sklearn.calibration.CalibratedClassifierCV": [{}, {"method": "isotonic"}, {"ensemble": False}],
+    "sklearn.discriminant_analysis.LinearDiscriminantAnalysis": [{}],
+    "sklearn.discriminant_analysis.QuadraticDiscriminantAnalysis": [{}],
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("estimator", "changes"), [(kind, each) for kind, some in KINDS.items() for each in some])
+def test_what_can_be_exported_can_be_served(tmp_path, monkeypatch, estimator, changes):
+    """The API refuses no operator that a scikit-learn classifier is made of, whatever its settings."""
+    monkeypatch.setattr("trainer.export._check", lambda *_: None)  # fidelity is another test's
+    data = evaluate.table(CANCER, typed(tmp_path, CANCER))
+    model = evaluate.build(CANCER, "x", problem.Candidate(estimator=estimator, settings=changes)).fit(data.x, data.y)
+    inspect(export(model, data.x, 0.5, "model"))
+
+
+def finished(tmp_path: Path, stated: problem.Problem, **changes) -> tuple[Result, bytes]:
+    """The end of the training of a logistic regression."""
+    data = evaluate.table(stated, typed(tmp_path, CANCER))
+    candidate = problem.Candidate(estimator="sklearn.linear_model.LogisticRegression", settings=changes)
+    model = evaluate.build(stated, "x", candidate).fit(data.x, data.y)
+    oof = model.predict_proba(data.x)[None, :, 1]
+    found = evaluate.Evaluated({"roc_auc": [1.0, 0.9]}, oof, model, {})
+    return finish(stated, "x", candidate, found, data, "")
+
+
+def test_what_the_api_would_refuse_is_refused_when_it_is_trained(tmp_path):
+    """By the API's own check, with its reason; the gate promotes nothing that is refused."""
+    result, model = finished(tmp_path, CANCER)
+    assert (result.refused, bool(model)) == ("", True)
+    wide = msgspec.structs.replace(CANCER.features["mitoses"], type="real", max=1e300)
+    stated = msgspec.structs.replace(CANCER, features={**CANCER.features, "mitoses": wide})
+    result, model = finished(tmp_path, stated)
+    assert "the API would not serve it" in result.refused
+    assert "bounds of mitoses" in result.refused
+    assert model == b""
+    assert decide.decide({"x": result}, None, problem.Choice(), folds=2).action == "rejected"
+
+
 def test_the_export_has_the_same_bytes_in_every_process():
     """Also where Python orders its sets differently, and so would the operator sets of neighbours be."""
     program = """
@@ -279,3 +340,31 @@ def test_the_gate(results, present, action, name, said):
     found = decide.decide(results, present, choice, folds=4)
     assert (found.action, found.candidate) == (action, name)
     assert said in found.reason
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["subprocess.Popen", "os.system", "builtins.eval", "sklearn.utils.os.system", "sklearn.pipeline.Pipeline", "x", ""],
+)
+def test_a_card_cannot_name_other_code(path):
+    """What is fitted again is a classifier of scikit-learn's, and nothing else is imported."""
+    check_estimator("sklearn.linear_model.LogisticRegression")
+    with pytest.raises(LabError, match="no classifier"):
+        check_estimator(path)
+
+
+def test_a_champion_with_a_hostile_recipe_runs_nothing(tmp_path, capsys):
+    """It is not compared with, and what its card names is not called."""
+    trace = tmp_path / "called"
+    recipe = {"estimator": "subprocess.Popen", "settings": {"args": ["touch", str(trace)]}}
+    values = hostile.card_values()
+    files = hostile.package(hostile.SOUND, {**values, "recipe": {**values["recipe"], **recipe}})
+    registry = SimpleNamespace(model=hostile.NAME, download=lambda _: files)
+    found = choose._champion(
+        {"DASK_SCHEDULER_ADDRESS": ""}, CANCER, registry, SimpleNamespace(number=3), {}, typed(tmp_path, CANCER)
+    )
+    assert found is None
+    assert "subprocess.Popen" in capsys.readouterr().out
+    assert not trace.exists()
+    with pytest.raises(LabError):
+        check_card(cards.decode(files[0]))

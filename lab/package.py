@@ -1,0 +1,114 @@
+"""A model package: loaded, scored, and held against what its card says."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from lab import card as cards
+from lab.errors import LabError
+
+# More rows are scored in parts, so that a large batch takes no more memory than this many rows.
+PART_ROWS = 500
+_REMEDY = "promote another version"
+
+
+class ModelError(LabError):
+    """The model gives no probability where it must."""
+
+
+def open_session(model: bytes) -> onnxruntime.InferenceSession:
+    """Load a model; raises whatever ONNX Runtime does."""
+    options = onnxruntime.SessionOptions()
+    # One row is far too little work to share out.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    # Otherwise the bytes say whether they are ONNX, and what was inspected as ONNX could be run as something else.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def score(session: onnxruntime.InferenceSession, rows: NDArray[np.float32]) -> list[float]:
+    """The positive class's probability for each of `rows`, shape (n, features), NaN for missing.
+
+    Raises ModelError unless there are n, each within 0 and 1; a float32's rounding beyond them is cut off.
+    """
+    if len(rows) <= PART_ROWS:
+        return _score(session, rows)
+    found: list[float] = []
+    for start in range(0, len(rows), PART_ROWS):
+        found += _score(session, rows[start : start + PART_ROWS])
+    return found
+
+
+def _score(session: onnxruntime.InferenceSession, rows: NDArray[np.float32]) -> list[float]:
+    try:
+        scores = session.run(["probabilities"], {"features": rows})[0]
+    except Exception as error:  # the runtime raises its own kinds, not all of them documented
+        raise ModelError(f"the model fails: {error}"[:500], _REMEDY) from error
+    if scores.shape != (len(rows), 2):
+        raise ModelError(f"the model answers {len(rows)} rows in the shape {scores.shape}", _REMEDY)
+    found: list[float] = scores[:, 1].tolist()
+    for probability in found:
+        if not 0.0 <= probability <= 1.0:
+            return [_cut(each) for each in found]
+    return found
+
+
+def _cut(probability: float) -> float:
+    if not -cards.TOLERANCE <= probability <= 1 + cards.TOLERANCE:
+        raise ModelError(f"the model gives {probability} as a probability", _REMEDY)
+    return min(max(probability, 0.0), 1.0)
+
+
+def check_self_test(session: onnxruntime.InferenceSession, card: cards.Card) -> None:
+    """Raise LabError unless the model gives the card's own rows the card's own probabilities."""
+    _check_scores(session, _rows(card.self_test.rows), card.self_test.probabilities)
+
+
+def check(card: cards.Card, model: bytes) -> None:
+    """Raise LabError unless the model is one that the API can serve, and gives what its card says.
+
+    Loads and runs it, which may take any time and memory: see `lab.trial`.
+    """
+    from lab.operators import inspect  # what it needs is for the trial only
+
+    inspect(model)
+    try:
+        session = open_session(model)
+    except Exception as error:  # the runtime raises its own kinds, not all of them documented
+        raise LabError(f"the model does not run: {error}"[:500], _REMEDY) from error
+    _check_interface(session, len(card.features))
+    check_self_test(session, card)
+    score(session, _corners(card))
+    rows, probabilities = card.self_test.rows, card.self_test.probabilities
+    _check_scores(session, _rows(rows[:1]), probabilities[:1])
+    # Not a multiple of PART_ROWS: there are two sizes of parts.
+    count = cards.BATCH_ROWS - 1
+    _check_scores(
+        session, np.resize(_rows(rows), (count, len(card.features))), np.resize(probabilities, count).tolist()
+    )
+
+
+def _check_interface(session: onnxruntime.InferenceSession, features: int) -> None:
+    inputs = [(place.name, place.type, place.shape[1:]) for place in session.get_inputs()]
+    if inputs != [("features", "tensor(float)", [features])] or isinstance(session.get_inputs()[0].shape[0], int):
+        raise LabError(f"the model's input is not float32 of any number of rows of {features} features", _REMEDY)
+    if ("probabilities", "tensor(float)") not in [(place.name, place.type) for place in session.get_outputs()]:
+        raise LabError("the model has no output `probabilities` of float32", _REMEDY)
+
+
+def _check_scores(session: onnxruntime.InferenceSession, rows: NDArray[np.float32], wanted: list[float]) -> None:
+    worst = float(np.abs(np.array(score(session, rows)) - np.array(wanted)).max())
+    if not worst <= cards.TOLERANCE:
+        raise LabError(f"the model fails its self-test: a probability is off by {worst:.2g}", _REMEDY)
+
+
+def _rows(rows: list[list[float | None]]) -> NDArray[np.float32]:
+    return np.array([[np.nan if value is None else value for value in row] for row in rows], np.float32)
+
+
+def _corners(card: cards.Card) -> NDArray[np.float32]:
+    """The least record, the greatest, and one that misses all it may."""
+    least, most = [f.min for f in card.features], [f.max for f in card.features]
+    return _rows([[*least], [*most], [None if f.nullable else f.min for f in card.features]])

@@ -1,0 +1,194 @@
+"""Try a model package in a process of its own before anything else loads it.
+
+Whoever may write to the registry says what a model computes. The trial finds out what that costs before a server bears
+the cost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, NoReturn, cast
+
+from lab import card as cards
+from lab import package
+from lab.errors import LabError
+
+# What a model may take: of a processor's and of any time to be tried, of memory beside what the interpreter takes. Two
+# workers with the largest one have room in the API's container.
+CPU_SECONDS, WALL_SECONDS, MEMORY_BYTES = 10, 60, 128 * 2**20
+SOUND, REMEDY = "sound", "promote another version"
+_TOO_LARGE = f"the model takes more than {MEMORY_BYTES / 2**20:.0f} MB of memory (fewer or shallower trees take less)"
+# Bytes of the trial's answer that are read.
+_MOST_SAID = 2_000
+# Digests of packages that this process has found sound: the same bytes are not tried again.
+_sound: deque[bytes] = deque(maxlen=64)
+
+
+def verify(name: str, card_text: bytes, model: bytes, lock: Path | None = None) -> cards.Card:
+    """Give the card; raise LabError unless this is a sound package of the registered model `name`.
+
+    The model is tried in a process of its own, with limits of time and memory and none of this one's environment: no
+    package can stop or fill the process that asks. That takes half a second, and at most WALL_SECONDS. Processes that
+    name the same `lock` take turns, so that the memory is needed once.
+    """
+    card = cards.decode(card_text)
+    if card.problem != name:
+        raise LabError(f"the package is one of {card.problem}, and not of {name}", REMEDY)
+    cards.check_size(cards.MODEL_FILE, model, cards.MODEL_BYTES)
+    cards.check_hash(card, model)
+    digest = hashlib.sha256(card_text).digest()  # the model's is in the card
+    if digest not in _sound:
+        with _turn(lock):
+            code, said = _try(card_text, model)
+        if (code, said) != (0, SOUND):
+            raise LabError(said if code == 1 and said else _ending(code), REMEDY)
+        _sound.append(digest)
+    return card
+
+
+@contextlib.contextmanager
+def _turn(lock: Path | None) -> Iterator[None]:
+    """Wait for the trials of others to end; after WALL_SECONDS, or when the file cannot be written, go on at once."""
+    with contextlib.ExitStack() as stack:
+        if lock:
+            with contextlib.suppress(OSError):
+                lock.parent.mkdir(parents=True, exist_ok=True)
+                _take(stack.enter_context(lock.open("ab")).fileno())
+        yield
+
+
+def _take(file: int) -> None:
+    end = time.monotonic() + WALL_SECONDS
+    while time.monotonic() < end:
+        with contextlib.suppress(BlockingIOError):
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.05)
+    return None
+
+
+def _try(card_text: bytes, model: bytes) -> tuple[int, str]:
+    """Check the package in a new process; give its exit status and what it said."""
+    command = [sys.executable, "-P", "-m", "lab.trial", str(len(card_text)), str(len(model))]
+    environment = {
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "ORT_DISABLE_TELEMETRY": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        # Each arena reserves 64 MB, which would count as used.
+        "MALLOC_ARENA_MAX": "1",
+    }
+    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nothing, cwd="/", env=environment) as trial:
+        stdin, stdout = cast(IO[bytes], trial.stdin), cast(IO[bytes], trial.stdout)
+        end = threading.Timer(WALL_SECONDS, trial.kill)
+        end.start()
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                stdin.write(card_text)
+                stdin.write(model)
+                stdin.close()
+            said = stdout.read(_MOST_SAID)
+            if len(said) == _MOST_SAID:
+                trial.kill()
+            return trial.wait(), said.decode(errors="replace")
+        finally:
+            end.cancel()
+            trial.kill()
+
+
+def _ending(code: int) -> str:
+    if -code in (signal.SIGXCPU, signal.SIGALRM, signal.SIGKILL):
+        return f"the model takes more than {CPU_SECONDS} s, or more memory than there is"
+    if code < 0:
+        return f"the model ends the process that tries it, by signal {-code}"
+    return f"the model ends the process that tries it, with status {code}"
+
+
+def _limit() -> None:
+    """Bind this process: what it tries must not harm the machine."""
+    os.nice(10)
+    limits = {
+        resource.RLIMIT_AS: _mapped() + MEMORY_BYTES,
+        resource.RLIMIT_CPU: CPU_SECONDS,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_FSIZE: 0,
+    }
+    for kind, value in limits.items():
+        with contextlib.suppress(ValueError, OSError):  # it is lower already, or the system does not know it
+            resource.setrlimit(kind, (value, value))
+    # Also when the one who asked is no longer there to end it.
+    signal.alarm(WALL_SECONDS)
+    with contextlib.suppress(OSError):  # when the machine's memory runs out, this process goes first
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def _resident() -> int:
+    """The most bytes that this process has held in memory."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _mapped() -> int:
+    """Bytes that this process has mapped; as good as no limit where the system does not tell (macOS)."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 2**40
+
+
+def main() -> NoReturn:
+    """`python -m lab.trial CARD_BYTES MODEL_BYTES`: check the package on stdin; say why it is not sound."""
+    from lab import operators  # noqa: F401  # imported before memory is limited, for it is no part of the model
+
+    _limit()
+    card_text, model = (sys.stdin.buffer.read(int(size)) for size in sys.argv[1:])
+    said = ""
+
+    def run() -> None:
+        nonlocal said
+        said = _verdict(card_text, model)
+
+    # Deep trees take it, and the API's threads must have more of it than the trial.
+    threading.stack_size(2 * 2**20)
+    thread = threading.Thread(target=run)
+    thread.start()
+    most = _resident() + MEMORY_BYTES
+    while thread.is_alive():
+        thread.join(0.05)
+        if _resident() > most:  # for macOS, which holds no limit on memory
+            said = _TOO_LARGE
+            break
+    sys.stdout.write(said[: _MOST_SAID // 4])
+    sys.stdout.flush()
+    os._exit(said != SOUND)  # whatever the thread does
+
+
+def _verdict(card_text: bytes, model: bytes) -> str:
+    try:
+        package.check(cards.decode(card_text), model)
+    except LabError as error:
+        fault = error.message
+    except MemoryError:
+        fault = "bad_alloc"
+    except Exception as error:  # whatever it is, the package is not sound
+        fault = f"the package cannot be tried: {error!r}"
+    else:
+        return SOUND
+    # So ONNX Runtime calls it, in the middle of a message.
+    if "bad_alloc" in fault or "llocate memory" in fault:
+        return _TOO_LARGE
+    return fault
+
+
+if __name__ == "__main__":
+    main()
