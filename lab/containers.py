@@ -104,6 +104,10 @@ def outdated(settings: Settings) -> bool:
     )
 
 
+def store(settings: Settings) -> str:
+    return settings["S3_ENDPOINT_URL"] or f"the volume {project(settings)}_s3"
+
+
 def train(settings: Settings, metric: str) -> None:
     # What is installed is part of what a model is made of.
     LOG.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

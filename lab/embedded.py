@@ -63,6 +63,10 @@ def states(settings: Settings) -> dict[str, str]:
     return {name: said for name, said in found.items() if said != "stopped"}
 
 
+def store(settings: Settings) -> str:
+    return settings["S3_ENDPOINT_URL"] or f"the folder {STATE / 's3'}"
+
+
 def train(settings: Settings, metric: str) -> None:
     pipeline.run(settings, metric)
 
