@@ -25,6 +25,7 @@ import pytest
 from lab import events
 from lab.settings import ROOT
 from tests.conftest import free_port
+from tests.lab.page import browser, page  # noqa: F401
 
 WORKERS = 2
 BENIGN = {
