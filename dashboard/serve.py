@@ -10,7 +10,7 @@ import sys
 import streamlit as st
 from starlette.middleware import Middleware
 
-from lab.guard import Guard, allowed_hosts
+from lab.hosts import Guard, allowed_hosts
 
 if __name__ == "__main__":
     host, _, port = sys.argv[1].rpartition(":")

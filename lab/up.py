@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 
-from lab import containers, guard, http, pipeline, preflight, problem, settings, store
+from lab import containers, hosts, http, pipeline, preflight, problem, settings, store
 from lab import engine as engines
 from lab.console import Progress, table
 from lab.engine import Engine
@@ -22,7 +22,7 @@ def up() -> None:
     """Bring the lab up, and a first champion with it; harmless when it is up."""
     values = settings.load()
     engine, stated = engines.choose(values), problem.load(values.params)
-    guard.allowed_hosts(values["ALLOWED_HOSTS"])
+    hosts.allowed_hosts(values["ALLOWED_HOSTS"])
     preflight.check_git()
     progress = Progress()
     by_itself = values["ENGINE"] == "auto" and engine.NAME == "embedded" and shutil.which("docker")

@@ -15,7 +15,7 @@ from mlflow.server import constants
 from mlflow.server.fastapi_app import app
 from mlflow.server.handlers import initialize_backend_stores
 
-from lab.guard import Guard, allowed_hosts
+from lab.hosts import Guard, allowed_hosts
 
 if __name__ == "__main__":
     host, _, port = sys.argv[1].rpartition(":")

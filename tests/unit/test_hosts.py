@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lab import settings
 from lab.errors import LabError
-from lab.guard import LOOPBACK, Guard, allowed_hosts, host_name
+from lab.hosts import LOOPBACK, Guard, allowed_hosts, host_name
 from lab.preflight import check_sockets
 
 OURS = allowed_hosts("lab.example.com")
