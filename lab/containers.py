@@ -104,6 +104,10 @@ def outdated(settings: Settings) -> bool:
     )
 
 
+def store(settings: Settings) -> str:
+    return settings["S3_ENDPOINT_URL"] or f"the volume {project(settings)}_s3"
+
+
 def train(settings: Settings, metric: str) -> None:
     LOG.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     LOG.write_text("")

@@ -18,7 +18,7 @@ import msgspec
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
-from lab import pipeline, preflight, problem
+from lab import certificate, pipeline, preflight, problem
 from lab.console import Progress
 from lab.errors import LabError
 from lab.ground import BIN, REPRODUCE, environment, remember
@@ -72,6 +72,10 @@ def states(settings: Settings) -> dict[str, str]:
     return {name: said for name, said in found.items() if said != "stopped"}
 
 
+def store(settings: Settings) -> str:
+    return settings["S3_ENDPOINT_URL"] or f"the folder {STATE / 's3'}"
+
+
 def train(settings: Settings, metric: str) -> None:
     pipeline.run(settings, metric)
 
@@ -90,8 +94,11 @@ def remove(settings: Settings) -> None:
 
 def _supervise(settings: Settings) -> None:
     """Start supervisord, which starts the services."""
-    for folder in ("run", "log", "s3", "mlflow", "aws"):
+    # Keys, sockets and logs of SeaweedFS, all of them of one run.
+    shutil.rmtree(STATE / "seaweedfs", ignore_errors=True)
+    for folder in ("run", "log", "s3", "seaweedfs", "mlflow", "aws"):
         (STATE / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
+    certificate.draw(STATE / "seaweedfs")
     # The API's workers count together in files; those of the last run are no part of this one.
     shutil.rmtree(STATE / "run" / "metrics", ignore_errors=True)
     (STATE / "run" / "metrics").mkdir(mode=0o700)

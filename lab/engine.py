@@ -32,6 +32,9 @@ class Engine(Protocol):
     def outdated(self, settings: Settings) -> bool:
         """Whether what runs was started with other settings, or for another problem, than these."""
 
+    def store(self, settings: Settings) -> str:
+        """Where S3 keeps the lab's data, in words."""
+
     def train(self, settings: Settings, metric: str) -> None:
         """Run the pipeline where this engine runs it."""
 

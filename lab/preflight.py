@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -13,7 +14,7 @@ import psutil
 
 from lab.errors import LabError
 from lab.services import Service, processes
-from lab.settings import ROOT, STATE, Settings
+from lab.settings import GRPC_OFFSET, ROOT, STATE, Settings
 
 DISK_MB = 1_000
 MEMORY_MB = 1_500
@@ -29,6 +30,7 @@ def check(settings: Settings) -> None:
     _check_folder()
     _check_room()
     check_ports(settings, processes(settings))
+    check_sockets(settings)
 
 
 def check_git() -> None:
@@ -107,6 +109,21 @@ def check_ports(settings: Settings, services: Sequence[Service]) -> None:
                 f"port {port} ({setting}) is in use{_holder(port)}",
                 f"stop that program, or choose another port: make up {setting}={_suggest(port)}",
             )
+
+
+def check_sockets(settings: Settings) -> None:
+    """Raise LabError when another user has a file where SeaweedFS puts a socket, for it would not get past it."""
+    for part in ("master", "volume", "filer", "admin", "s3"):
+        setting = "S3_PORT" if part == "s3" else f"S3_{part.upper()}_PORT"
+        # The folder and the names are SeaweedFS' own and cannot be set.
+        path = Path(f"/tmp/seaweedfs-{part}-grpc-{settings.port(setting) + GRPC_OFFSET}.sock")  # noqa: S108
+        with contextlib.suppress(FileNotFoundError):
+            owner = path.lstat().st_uid
+            if owner != os.geteuid() and os.geteuid():  # root may remove it
+                raise LabError(
+                    f"{path}, which S3 wants to make, belongs to the user {owner}",
+                    f"have it removed, or choose another port: make up {setting}={_suggest(settings.port(setting))}",
+                )
 
 
 def _free(port: int) -> bool:

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 
-from lab import containers, http, lock, pipeline, preflight, problem, settings
+from lab import containers, hosts, http, lock, pipeline, preflight, problem, settings, store
 from lab import engine as engines
 from lab.console import Progress, table
 from lab.engine import Engine
@@ -24,6 +24,7 @@ def up() -> None:
     """Bring the lab up, and a first champion with it; harmless when it is up."""
     values = settings.load()
     engine, stated = engines.choose(values), problem.load(values.params)
+    hosts.allowed_hosts(values["ALLOWED_HOSTS"])
     preflight.check_git()
     progress = Progress()
     by_itself = values["ENGINE"] == "auto" and engine.NAME == "embedded" and shutil.which("docker")
@@ -37,13 +38,15 @@ def up() -> None:
     engine.start(values, progress)
     pipeline.seed(values)
     registry = Registry(values.mlflow_url, stated.name)
-    if registry.champion() is None:
+    if champion := registry.champion():
+        store.check(registry, champion, engine.store(values))
+    else:
         progress.done("no champion yet: running the first pipeline")
         try:
             engine.train(values, "")
         finally:
             pipeline.configure_dvc(values)  # a container knows S3 by another address
-    champion = registry.champion()
+        champion = registry.champion()
     if champion is None:
         raise LabError(
             f"no candidate of {stated.name} may be champion; the reasons stand above",

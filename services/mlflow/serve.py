@@ -3,6 +3,8 @@
 `mlflow server` imports all of MLflow to make the database and to set the variables that supervisord.conf and
 compose.yaml set here, then starts a child that imports it again: twice the start-up, and 250 MB for nothing. This does
 the same steps once. The stores come before the port, so that who finds it open also finds the tables.
+
+The guard is there because MLflow takes a page on any port of this machine for its own.
 """
 
 import os
@@ -10,7 +12,10 @@ import sys
 
 import uvicorn
 from mlflow.server import constants
+from mlflow.server.fastapi_app import app
 from mlflow.server.handlers import initialize_backend_stores
+
+from lab.hosts import Guard, allowed_hosts
 
 if __name__ == "__main__":
     host, _, port = sys.argv[1].rpartition(":")
@@ -18,4 +23,5 @@ if __name__ == "__main__":
         backend_store_uri=os.environ[constants.BACKEND_STORE_URI_ENV_VAR],
         default_artifact_root=os.environ[constants.ARTIFACT_ROOT_ENV_VAR],
     )
-    uvicorn.run("mlflow.server.fastapi_app:app", host=host, port=int(port), log_level="warning")
+    hosts = allowed_hosts(os.environ.get("ALLOWED_HOSTS", ""))
+    uvicorn.run(Guard(app, hosts), host=host, port=int(port), log_level="warning")

@@ -28,6 +28,7 @@ from lab.card import CARD_FILE, MODEL_FILE
 from lab.registry import Registry, Version
 from lab.settings import ROOT
 from tests.conftest import free_port
+from tests.lab.page import browser, page  # noqa: F401
 
 WORKERS = 2
 BENIGN = {

@@ -24,7 +24,7 @@ MORE = {
 }
 # Names that one engine alone needs, by service.
 ONLY_PROCESSES = {
-    "s3": {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "GOMEMLIMIT"},
+    "s3": {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "GOMEMLIMIT", "TMPDIR"},
     "aws": {"TMPDIR", "DOCKER_HOST"},
 }
 ONLY_CONTAINERS = {

@@ -1,0 +1,21 @@
+"""The lab's data in S3: whether it is still there."""
+
+from __future__ import annotations
+
+from lab import http
+from lab.errors import LabError
+from lab.registry import Registry, Version
+
+
+def check(registry: Registry, champion: Version, place: str) -> None:
+    """Raise LabError unless the champion's package can be read; `place` is where S3 keeps its data."""
+    try:
+        registry.download(champion)
+    except http.RefusedError as error:
+        raise LabError(
+            f"the data in S3 are lost: MLflow names version {champion.number} of {champion.model} as champion, but S3 "
+            "does not have it. With it go the datasets, the packages of all models, the artifacts of all runs and the "
+            f"ledger. {error.message}",
+            f"`make down`, bring back {place} from a backup, `make up`. "
+            "Without a backup begin anew: `make reset`, then `make up`",
+        ) from error

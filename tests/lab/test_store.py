@@ -1,0 +1,47 @@
+"""The data in S3: `make up` notices that they are gone."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Any
+
+from lab import s3, settings
+from tests.conftest import Lab
+
+
+def store(lab: Lab) -> Any:
+    """A client of the lab's S3 with its keys."""
+    kept = dict(line.split("=", 1) for line in (lab.root / ".env").read_text().splitlines()[1:])
+    return s3.client(settings.load({**kept, **lab.env}))
+
+
+def objects(lab: Lab) -> dict[str, bytes]:
+    """Everything in the lab's bucket."""
+    client = store(lab)
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket="lab")
+    keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
+    return {key: client.get_object(Bucket="lab", Key=key)["Body"].read() for key in keys}
+
+
+def test_a_lost_store_is_noticed(lab):
+    """`make up` says what is gone and what to do, and is content again when it is back."""
+    client, before = store(lab), objects(lab)
+    for key in before:
+        client.delete_object(Bucket="lab", Key=key)
+    client.delete_bucket(Bucket="lab")
+    try:
+        done = lab.run(sys.executable, "-m", "lab", "up")
+    finally:
+        with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
+            client.create_bucket(Bucket="lab")
+        for key, body in before.items():
+            client.put_object(Bucket="lab", Key=key, Body=body)
+    assert done.returncode == 1
+    assert "the data in S3 are lost" in done.stderr
+    assert "version 1 of breast-cancer-wisconsin" in done.stderr
+    assert "ledger" in done.stderr
+    place = str(lab.root / ".lab" / "s3") if lab.env["ENGINE"] == "embedded" else "the volume"
+    assert f"{place}" in done.stderr
+    assert "`make reset`, then `make up`" in done.stderr
+    assert "version 1 is served" in lab.python("-m", "lab", "up")
