@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from lab import errors, settings
 from lab.problem import METRICS
@@ -18,6 +19,8 @@ def main(words: list[str] | None = None) -> int:
         return 0
     from lab import pipeline, s3, up
 
+    if note := settings.ignored():
+        print(note, file=sys.stderr)
     if arguments.command == "up":
         up.up()
     elif arguments.command == "status":

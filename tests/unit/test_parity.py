@@ -29,9 +29,9 @@ ONLY_PROCESSES = {
 }
 ONLY_CONTAINERS = {
     "s3": {"MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"},
-    # The processes inherit every setting from `lab up`, which is how these reach them.
-    "api": {"API_KEY", "API_WORKERS", "ELASTIC_APM_SERVER_URL", "PACKAGE_DIR"},
-    "dashboard": {"API_KEY"},
+    # A process is told the number of its workers on its command line, and of no proxy.
+    "api": {"API_WORKERS", "PACKAGE_DIR", "NO_PROXY", "no_proxy"},
+    "mlflow": {"NO_PROXY", "no_proxy"},
     "aws": {"MINISTACK_HOSTNAME"},
 }
 WRITABLE = {"elasticsearch"}
