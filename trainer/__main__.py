@@ -22,8 +22,10 @@ def main(words: list[str] | None = None) -> int:
     params = Path(arguments.params).resolve() if arguments.params else values.params
     stated, paths = problem.load(params), Paths(params.parent)
     if arguments.command == "check":
-        from trainer import ingest, train
+        from trainer import evaluate, ingest, train
 
+        for name, candidate in stated.candidates.items():
+            evaluate.build(stated, name, candidate)
         with tempfile.TemporaryDirectory(prefix="lab-check-") as folder:
             elsewhere = Paths(Path(folder))
             columns, rows = ingest.ingest(stated)
@@ -63,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer", description="Data in, champion out.")
     commands = parser.add_subparsers(dest="command", required=True)
     helps = {
-        "check": "hold the source file against the problem and write nothing",
+        "check": "make the candidates and hold the source file against the problem; write nothing",
         "ingest": "source file to dataset",
         "validate": "hold the dataset against the problem",
         "train": "evaluate, fit and export the candidates",

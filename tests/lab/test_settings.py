@@ -132,6 +132,7 @@ def clash(lab: Lab) -> str:
         ("taken", r"(API_PORT) is in use by"),
         ("PARAMS=/etc/hostname", "expected"),
         ("PARAMS=tables/bad/params.yaml", "row 2, frontal_lobe: 'x9' is not a number"),
+        ("PARAMS=tables/worse/params.yaml", "candidates.logistic-regression: cannot make sklearn.NoSuchThing"),
     ],
 )
 def test_what_cannot_work_stops_nothing_and_is_not_kept(alone, word, said):
@@ -153,7 +154,7 @@ def test_what_cannot_work_stops_nothing_and_is_not_kept(alone, word, said):
 
 
 def table(lab: Lab) -> None:
-    """The crabs under another name, with a cell that is no number."""
+    """The crabs under another name, with a cell that is no number; and with a candidate that does not exist."""
     folder = lab.root / "tables" / "bad"
     if folder.exists():
         return
@@ -166,6 +167,10 @@ def table(lab: Lab) -> None:
     rows = source.read_text().splitlines()
     rows[2] = "x9," + rows[2].partition(",")[2]
     source.write_text("\n".join(rows) + "\n")
+    shutil.copytree(folder, lab.root / "tables" / "worse")
+    text = (folder / "params.yaml").read_text()
+    text = text.replace("sklearn.linear_model.LogisticRegression", "sklearn.NoSuchThing")
+    (lab.root / "tables" / "worse" / "params.yaml").write_text(text)
 
 
 def test_its_own_ports_are_not_taken(alone):
