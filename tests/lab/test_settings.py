@@ -130,7 +130,7 @@ def clash(lab: Lab) -> str:
         ("S3_BUCKET=Lab_", "the value of S3_BUCKET"),
         ("clash", "both need port"),
         ("taken", r"(API_PORT) is in use by"),
-        ("PARAMS=/etc/hostname", "expected"),
+        ("PARAMS=/etc/hostname", "/etc/hostname: "),
         ("PARAMS=tables/bad/params.yaml", "row 2, frontal_lobe: 'x9' is not a number"),
         ("PARAMS=tables/worse/params.yaml", "candidates.logistic-regression: cannot make sklearn.NoSuchThing"),
     ],
