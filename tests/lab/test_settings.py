@@ -188,7 +188,7 @@ def test_its_own_ports_are_not_taken(alone):
 def test_a_start_cut_short_can_be_stopped(alone):
     """Ctrl-C while the services start: the new port is not kept, and `make down` ends them all."""
     make(alone, "down")
-    kept, port = (alone.root / ".env").read_bytes(), free_port(set())
+    kept, port = (alone.root / ".env").read_bytes(), free_port({int(alone.env[s.name]) for s in SETTINGS if s.port})
     words = ["make", "up", f"VENV={sys.prefix}", f"MLFLOW_PORT={port}"]
     pipe = subprocess.PIPE
     with subprocess.Popen(words, cwd=alone.root, env=alone.env, stdout=pipe, stderr=pipe, start_new_session=True) as up:
