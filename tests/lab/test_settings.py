@@ -113,7 +113,7 @@ def test_the_pipeline_from_a_hostile_shell(alone):
     data.unlink()
     shutil.rmtree(alone.root / ".lab" / "dvc-cache")
     # DVC has no setting that keeps a proxy of the shell away.
-    done = alone.run("dvc", "pull", "--quiet", "ingest", NO_PROXY="127.0.0.1")
+    done = alone.run("dvc", "pull", "--quiet", "dvc.yaml:ingest", NO_PROXY="127.0.0.1")
     assert done.returncode == 0, done.stderr
     assert data.read_bytes() == before
 
