@@ -5,11 +5,14 @@ VENV ?= .venv
 METRIC ?=
 SERVICE ?=
 VENV_BENCH ?= .venv-bench
-LOCUST_PORT ?= 8089
 
 # Bytecode is kept whatever the caller's habit: without it every start would compile a million lines.
 export PYTHONDONTWRITEBYTECODE :=
-# Given on make's own command line (make up API_PORT=8010 PARAMS=…), these reach the lab as environment.
+# What stands on make's own command line (make up API_PORT=8010 PARAMS=…) reaches the lab as environment, as it was typed:
+# a $ in it is no variable of make's. LAB_SETTINGS tells it from what the caller's environment holds by chance.
+given := $(foreach name,$(.VARIABLES),$(if $(filter line,$(origin $(name))),$(name)))
+$(foreach name,$(given),$(eval override $(name) := $$(value $(name)))$(eval export $(name)))
+export LAB_SETTINGS := $(strip $(LAB_SETTINGS) $(given))
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 PY := $(VENV)/bin/python
@@ -61,7 +64,7 @@ load: $(LAB) ## load the running API and hold it to loadtests/slo.yaml [USERS=20
 	@$(PY) -m loadtests.run --users $(or $(USERS),20) --seconds $(or $(SECONDS),60)
 
 load-ui: $(LAB) ## the same by hand, on Locust's own page [LOCUST_PORT=8089]
-	@$(PY) -m loadtests.run --ui --port $(LOCUST_PORT)
+	@$(PY) -m loadtests.run --ui
 
 bench-serving: $(LAB) $(BENCH) ## this API and other servers side by side; writes docs/serving.md [ROUNDS=3]
 	@$(PY) -m loadtests.bench --rounds $(or $(ROUNDS),3) --other $(VENV_BENCH)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from lab import errors, settings
 from lab.problem import METRICS
@@ -27,6 +28,8 @@ def main(words: list[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from lab import pipeline, s3, up
 
+    if note := settings.ignored():
+        print(note, file=sys.stderr)
     if arguments.command == "up":
         up.up()
     elif arguments.command == "status":

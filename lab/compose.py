@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
-from lab import container_preflight, problem
+from lab import container_preflight, env_file, problem
 from lab.errors import LabError
+from lab.settings import ENV_FILE as DOTENV
 from lab.settings import ROOT, SETTINGS, STATE, Settings
 
 NAME = "docker"
@@ -25,7 +26,7 @@ def project(settings: Settings) -> str:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """What compose.yaml asks for: the settings, and what only this machine knows."""
+    """The caller's environment, for Docker's own variables, and over it all that compose.yaml asks for."""
     return {**os.environ, **_told(settings)}
 
 
@@ -35,7 +36,8 @@ def _told(settings: Settings) -> dict[str, str]:
     except LabError:  # a fault in params.yaml must not keep anybody from stopping the lab
         name = "unknown"
     user, group = container_preflight.owner()
-    profiles = [os.environ.get("COMPOSE_PROFILES", ""), "" if settings.lite else "elastic"]
+    shell = {**env_file.read(DOTENV), **os.environ}  # as Compose itself reads them: they are no settings of the lab
+    profiles = [shell.get("COMPOSE_PROFILES", ""), "" if settings.lite else "elastic"]
     told = {
         **{s.name: settings.values[s.name] for s in SETTINGS},
         "COMPOSE_PROJECT_NAME": project(settings),
@@ -43,7 +45,7 @@ def _told(settings: Settings) -> dict[str, str]:
         "MODEL_NAME": name,
         "LAB_UID": str(user),
         "LAB_GID": str(group),
-        "DOCKER_GID": os.environ.get("DOCKER_GID") or str(container_preflight.socket_group()),
+        "DOCKER_GID": shell.get("DOCKER_GID") or str(container_preflight.socket_group()),
         "API_MEMORY": f"{256 + 128 * settings.number('API_WORKERS', 1, 64)}m",
         # An attestation would make every build another image, and every `up` other containers.
         "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
@@ -54,12 +56,16 @@ def _told(settings: Settings) -> dict[str, str]:
 
 
 def check(settings: Settings) -> None:
-    """Raise LabError when compose.yaml cannot be read with these settings; leave them for Compose by hand."""
+    """Raise LabError when compose.yaml cannot be read with these settings."""
     done = run(settings, "config", "--quiet")
     if done.returncode:
         raise LabError(f"compose.yaml cannot be used: {done.stderr.strip()[-600:]}", "set what it names in .env")
-    ENV_FILE.touch(mode=0o600)
-    ENV_FILE.write_text("".join(f"{name}={value}\n" for name, value in _told(settings).items()))
+
+
+def leave(settings: Settings) -> None:
+    """Leave the settings for Compose by hand."""
+    ENV_FILE.unlink(missing_ok=True)
+    env_file.write(ENV_FILE, _told(settings), "What `make up` told Compose, for Compose by hand.")
 
 
 def run(settings: Settings, *words: str, seconds: float = ASK_SECONDS) -> subprocess.CompletedProcess[str]:
@@ -110,6 +116,11 @@ def states(settings: Settings) -> dict[str, str]:
         said = f"exited {row['ExitCode']}" if said == "exited" else said
         found[row["Service"]] = "up" if said == "healthy" else said
     return found
+
+
+def published(settings: Settings) -> dict[int, str]:
+    """The ports of this machine that this lab's containers have, each with its service."""
+    return {each["PublishedPort"]: row["Service"] for row in rows(settings) for each in row.get("Publishers") or ()}
 
 
 def names(settings: Settings, profile: str) -> set[str]:

@@ -6,6 +6,7 @@ import functools
 import re
 import shutil
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -26,10 +27,13 @@ MADE_WITH = STATE / "images.json"
 SOCKET = Path("/var/run/docker.sock")
 
 
-def check(settings: Settings, services: list[Service], running: dict[str, str]) -> None:
-    """Raise LabError for the first thing that keeps the containers from starting; `running` are those there are."""
-    settings.number("API_WORKERS", 1, 64)
-    preflight.check_events(settings)
+def check(
+    settings: Settings, services: list[Service], running: dict[str, str], published: Collection[int] = ()
+) -> None:
+    """Raise LabError for the first thing that keeps the containers from starting.
+
+    `running` are those there are, `published` the ports of this lab's own.
+    """
     preflight.check_writable()
     _check_images(settings)
     here = {name for name, state in running.items() if not state.startswith(("exited", "created", "dead"))}
@@ -39,7 +43,7 @@ def check(settings: Settings, services: list[Service], running: dict[str, str]) 
         _check_disk(DISK_MB + (0 if settings.lite else ELASTIC_DISK_MB))
     if elastic:
         _check_readable(ROOT / "services")
-    preflight.check_ports(settings, [service for service in services if service.name not in here])
+    preflight.check_ports(settings, services, published)
 
 
 def map_count_note() -> str:

@@ -14,7 +14,7 @@ from lab.compose import ask, project
 from lab.compose import states as states
 from lab.console import Progress
 from lab.errors import LabError
-from lab.ground import REPRODUCE, remember
+from lab.ground import CHECK, REPRODUCE, refused_table, remember
 from lab.services import CONTAINERS, ELASTIC, Service
 from lab.settings import ROOT, STATE, Settings
 
@@ -26,6 +26,7 @@ STOP_SECONDS = 180
 WAIT_SECONDS = 15
 # The first that know a healthcheck's start_interval, and `!override`.
 ENGINE_VERSION, COMPOSE_VERSION = (25,), (2, 24, 4)
+_TRAINER = ("run", "--rm", "--no-deps", "-T", "trainer", "python")
 _WITHOUT = "or run the lab as processes: make up ENGINE=embedded"
 
 
@@ -70,23 +71,37 @@ def services(settings: Settings) -> list[Service]:
     return [*CONTAINERS, *(() if settings.lite else ELASTIC)]
 
 
+def check(settings: Settings) -> None:
+    compose.check(settings)
+    container_preflight.check(settings, services(settings), states(settings), compose.published(settings))
+
+
+def check_table(settings: Settings, progress: Progress) -> None:
+    LOG.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _step(settings, progress, "the trainer's image to be built", ["build", "trainer"])
+    done = compose.run(settings, *_TRAINER, *CHECK, "--params", settings["PARAMS"], seconds=600)
+    if done.returncode:
+        raise refused_table(settings, done.stderr)
+
+
 def start(settings: Settings, progress: Progress) -> None:
     LOG.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     LOG.write_text("")
-    compose.check(settings)
     running = states(settings)
-    container_preflight.check(settings, services(settings), running)
     if not settings.lite and (note := container_preflight.map_count_note()):
         progress.done(f"note: {note}")
     if images := compose.absent(settings):
         _step(settings, progress, f"{', '.join(images)} to be pulled", ["pull", "--quiet", *images.values()])
     _step(settings, progress, "the images to be built", ["build", *compose.built(settings)])
     remember(NAME)
+    compose.leave(settings)
     if settings.lite and (left := running.keys() & compose.names(settings, "elastic")):
         # They are no orphans to Compose, only of a profile that is off.
         _step(
             settings, progress, "the Elastic part to stop", ["--profile", "*", "rm", "--stop", "--force", *sorted(left)]
         )
+    if holders := _in_the_way(settings):
+        _step(settings, progress, "ports to change hands", ["--profile", "*", "rm", "--stop", "--force", *holders])
     limit = settings.number("START_SECONDS", 1, 3600)
     words = ["up", "--detach", "--no-build", "--remove-orphans", "--wait", "--wait-timeout", str(limit)]
     try:
@@ -95,6 +110,13 @@ def start(settings: Settings, progress: Progress) -> None:
         raise _unwell(settings) or error from None
     container_preflight.remember_images(settings)
     progress.done("the services are up")
+
+
+def _in_the_way(settings: Settings) -> list[str]:
+    """The services that have a port which another of this lab is to have: Compose would start that one too soon."""
+    held = compose.published(settings)
+    wanted = {port: each.name for each in services(settings) for port, _ in each.ports(settings)}
+    return sorted({held[port] for port, name in wanted.items() if held.get(port, name) != name})
 
 
 def outdated(settings: Settings) -> bool:
@@ -125,7 +147,7 @@ def reproduce(settings: Settings, version: int) -> int:
 
 def _trainer(settings: Settings, words: list[str]) -> int:
     """Run `python …` in the trainer's container, on this clone's files and as their owner; give its exit status."""
-    return compose.show(settings, "run", "--rm", "--no-deps", "-T", "trainer", "python", *words)
+    return compose.show(settings, *_TRAINER, *words)
 
 
 def log_end(settings: Settings, name: str, lines: int = 15) -> str:

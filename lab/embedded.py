@@ -21,7 +21,7 @@ from supervisor.xmlrpc import SupervisorTransport
 from lab import certificate, pipeline, preflight, problem
 from lab.console import Progress
 from lab.errors import LabError
-from lab.ground import BIN, REPRODUCE, environment, remember
+from lab.ground import BIN, CHECK, REPRODUCE, environment, refused_table, remember
 from lab.services import Service
 from lab.services import processes as wanted
 from lab.settings import ROOT, STATE, Settings
@@ -46,6 +46,20 @@ def services(settings: Settings) -> list[Service]:
     return wanted(settings)
 
 
+def check(settings: Settings) -> None:
+    if processes() is None or outdated(settings):
+        preflight.check(settings, own_processes())
+
+
+def check_table(settings: Settings, _progress: Progress) -> None:
+    command = [sys.executable, *CHECK, "--params", str(settings.params)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=pipeline.environment(settings), capture_output=True, text=True, timeout=600, check=False
+    )
+    if done.returncode:
+        raise refused_table(settings, done.stderr)
+
+
 def start(settings: Settings, progress: Progress) -> None:
     if processes() is not None and outdated(settings):
         progress.done("stopping the services, for their settings changed")
@@ -54,7 +68,6 @@ def start(settings: Settings, progress: Progress) -> None:
         if own_processes():
             progress.done("ending what a killed supervisord left behind")
             stop(settings)
-        preflight.check(settings)
         remember(NAME)
         progress.done("starting the services as processes")
         _supervise(settings)
@@ -80,8 +93,9 @@ def train(settings: Settings, metric: str) -> None:
     pipeline.run(settings, metric)
 
 
-def reproduce(_settings: Settings, version: int) -> int:
-    return subprocess.run([sys.executable, *REPRODUCE, str(version)], cwd=ROOT, check=False).returncode
+def reproduce(settings: Settings, version: int) -> int:
+    command = [sys.executable, *REPRODUCE, str(version)]
+    return subprocess.run(command, cwd=ROOT, env=pipeline.environment(settings), check=False).returncode
 
 
 def follow(_settings: Settings, names: list[str]) -> None:
@@ -104,9 +118,16 @@ def _supervise(settings: Settings) -> None:
     (STATE / "run" / "metrics").mkdir(mode=0o700)
     SOCKET.unlink(missing_ok=True)
     STARTED_WITH.write_text(_started_with(settings))
-    command = [str(BIN / "supervisord"), "-c", str(ROOT / "services" / "supervisord.conf")]
+    command = [sys.executable, "-m", "lab.supervisord", "-c", str(ROOT / "services" / "supervisord.conf")]
     done = subprocess.run(
-        command, cwd=ROOT, env=environment(settings), capture_output=True, text=True, timeout=60, check=False
+        command,
+        cwd=ROOT,
+        env={**environment({}), "LAB_STATE": str(STATE)},
+        input=msgspec.json.encode(_told(settings)).decode(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     if done.returncode:
         raise LabError(f"supervisord did not start: {(done.stderr or done.stdout).strip()[-500:]}", "")
@@ -115,6 +136,19 @@ def _supervise(settings: Settings) -> None:
         if time.monotonic() > deadline:
             raise LabError("supervisord does not answer", f"see {LOGS / 'supervisord.log'}")
         time.sleep(0.1)
+
+
+def _told(settings: Settings) -> dict[str, str]:
+    """What services/supervisord.conf asks for."""
+    return {
+        **settings.values,
+        "LAB_BIN": str(BIN),
+        "LAB_ROOT": str(ROOT),
+        "S3_URL": settings.s3_url,
+        "MLFLOW_URL": settings.mlflow_url,
+        "API_URL": settings.api_url,
+        "MODEL_NAME": problem.load(settings.params).name,
+    }
 
 
 def processes() -> dict[str, dict[str, Any]] | None:

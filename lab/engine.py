@@ -19,11 +19,16 @@ class Engine(Protocol):
     def services(self, settings: Settings) -> list[Service]:
         """The services that people can reach, in the order of the table."""
 
+    def check(self, settings: Settings) -> None:
+        """Raise LabError for the first thing that would keep `start` from succeeding; nothing is started or stopped."""
+
+    def check_table(self, settings: Settings, progress: Progress) -> None:
+        """Raise LabError unless the problem's table is valid, asked where this engine trains; nothing is written."""
+
     def start(self, settings: Settings, progress: Progress) -> None:
         """Start what does not run, start anew what runs with other settings, and wait until all are well.
 
-        Raises LabError, before anything is started where the reason can be known, and with the log of a
-        service that does not start.
+        Raises LabError with the log of a service that does not start.
         """
 
     def states(self, settings: Settings) -> dict[str, str]:

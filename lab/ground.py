@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import os
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
 
-from lab import problem
-from lab.settings import ROOT, SETTINGS, STATE, Settings
+from lab.errors import LabError
+from lab.settings import NAMES, ROOT, STATE, Settings
 
 BIN = Path(sysconfig.get_path("scripts"))
 MADE_BY = STATE / "engine"
+# In place of a person's own, which may say how S3 is reached.
+AWS_CONFIG = ROOT / ".dvc" / "aws.config"
 REPRODUCE = ["-m", "trainer", "reproduce", "--version"]
+CHECK = ["-m", "trainer", "check"]
+# The variables of the caller's shell that a process of the lab gets: person, place, language, certificates, libraries,
+# caches. Others (profiles, tokens, proxies) would change what the lab does.
+MACHINE = frozenset(
+    {
+        *("HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TERM", "TMPDIR"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"),
+        *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "XDG_CACHE_HOME", "DVC_SITE_CACHE_DIR"),
+    }
+)
 
 
 def remember(name: str) -> None:
@@ -29,21 +42,23 @@ def made_by() -> str:
         return "embedded" if (STATE / "mlflow").exists() else ""
 
 
-def environment(settings: Settings) -> dict[str, str]:
-    """The environment of a process of the lab: this one's, the settings, and this clone's programs."""
-    stated = problem.load(settings.params)
+def refused_table(settings: Settings, said: str) -> LabError:
+    """The error for a table that the trainer's check refuses, with what it said."""
+    reason = said[max(said.find("error: "), 0) :].removeprefix("error: ").strip()  # Compose talks before it
+    return LabError(f"{settings['PARAMS']} cannot be trained on; nothing was changed. The reason:\n{reason[:4_000]}")
+
+
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process of the lab: what it must know of this machine, and these settings."""
+    machine = {name: value for name, value in os.environ.items() if name in MACHINE or name.startswith("LC_")}
     return {
-        **os.environ,
-        **{s.name: settings.values[s.name] for s in SETTINGS},
+        **machine,
         "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
         "PYTHONUNBUFFERED": "1",
         # ONNX Runtime would report to its makers.
         "ORT_DISABLE_TELEMETRY": "1",
-        "LAB_STATE": str(STATE),
-        "LAB_BIN": str(BIN),
-        "LAB_ROOT": str(ROOT),
-        "S3_URL": settings.s3_url,
-        "MLFLOW_URL": settings.mlflow_url,
-        "API_URL": settings.api_url,
-        "MODEL_NAME": stated.name,
+        "AWS_CONFIG_FILE": str(AWS_CONFIG),
+        "AWS_SHARED_CREDENTIALS_FILE": str(AWS_CONFIG),
+        **settings,
+        **({NAMES: " ".join(settings)} if settings else {}),
     }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import urllib3
@@ -87,6 +89,14 @@ def _read(answer: urllib3.BaseHTTPResponse, url: str, most: int) -> bytes:
 def get_json(url: str, timeout: float = READ_SECONDS, key: str = "") -> Any:
     """GET a JSON value; raise UnreachableError or RefusedError, also for an answer that is none."""
     return decode(url, request("GET", url, timeout=timeout, key=key))
+
+
+def direct(*urls: str) -> dict[str, str]:
+    """NO_PROXY for libraries that would ask a proxy of the shell: the loopback, these hosts, and what it lists."""
+    before = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = ["127.0.0.1", "localhost", "::1", *(urlsplit(url).hostname or "" for url in urls)]
+    value = "*" if before.strip() == "*" else ",".join(dict.fromkeys(filter(None, (*hosts, before))))
+    return {"NO_PROXY": value, "no_proxy": value}
 
 
 def decode(url: str, body: bytes) -> Any:

@@ -13,9 +13,16 @@ from pathlib import Path
 from lab import ground, http, preflight, s3
 from lab.console import Progress
 from lab.errors import LabError
+from lab.ground import AWS_CONFIG
 from lab.settings import ROOT, Settings
 
 PUSH_SECONDS = 900
+# The settings that the trainer needs.
+NEEDED = (
+    *("PARAMS", "S3_BUCKET", "S3_PORT", "S3_ENDPOINT_URL", "S3_ACCESS_KEY", "S3_SECRET_KEY"),
+    *("MLFLOW_PORT", "MLFLOW_URL", "DASK_SCHEDULER_ADDRESS"),
+)
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
 def seed(settings: Settings) -> None:
@@ -49,17 +56,22 @@ def run(settings: Settings, metric: str) -> None:
 
 def definition_for(settings: Settings) -> Path:
     """The dvc.yaml beside the problem; for another table than the lab's own it is written when missing."""
+    check_place(settings)
     folder = settings.params.parent
     path = folder / "dvc.yaml"
-    if settings.params.name != "params.yaml" or not folder.is_relative_to(ROOT):
-        raise LabError(
-            f"{settings.params} cannot be run",
-            f"PARAMS must name a file called params.yaml in a folder of its own below {ROOT}",
-        )
     if not path.exists():
         path.write_text(definition(folder))
         print(f"wrote {path.relative_to(ROOT)}: the same pipeline for this table; keep it in git")
     return path.relative_to(ROOT)
+
+
+def check_place(settings: Settings) -> None:
+    """Raise LabError unless the problem is where the pipeline can run it."""
+    if settings.params.name != "params.yaml" or not settings.params.parent.is_relative_to(ROOT):
+        raise LabError(
+            f"{settings.params} cannot be run",
+            f"PARAMS must name a file called params.yaml in a folder of its own below {ROOT}",
+        )
 
 
 def definition(folder: Path) -> str:
@@ -96,6 +108,10 @@ def configure_dvc(settings: Settings) -> None:
             f"    access_key_id = {settings['S3_ACCESS_KEY']}",
             f"    secret_access_key = {settings['S3_SECRET_KEY']}",
             "    region = us-east-1",
+            # Else a profile that the shell names would have to exist.
+            "    profile = default",
+            f"    configpath = {AWS_CONFIG}",
+            f"    credentialpath = {AWS_CONFIG}",
             "",
         ]
     )
@@ -107,22 +123,26 @@ def configure_dvc(settings: Settings) -> None:
     path.write_text(text)
 
 
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment of what trains: this machine's, the settings that it needs, and a proxy for what is elsewhere."""
+    return {
+        **{name: value for name, value in os.environ.items() if name.lower() in PROXIES},
+        **http.direct(settings.s3_url, settings.mlflow_url),
+        **ground.environment({name: settings.values[name] for name in NEEDED}),
+        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+        "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+    }
+
+
 def _show(process: subprocess.Popen[str], progress: Progress) -> None:
     for line in process.stdout or ():
         progress.print(line.rstrip("\n"))
 
 
 def _call(settings: Settings, what: str, command: list[str], seconds: int | None = None) -> None:
-    environment = {
-        **ground.environment(settings),
-        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
-        "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
-        "PYTHONUNBUFFERED": "1",  # its lines are shown as they come
-    }
-    environment.pop("LAB_STATE")  # `down` ends what carries it; a training is not a service
     progress = Progress()
     with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=ROOT, env=environment(settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         reader = threading.Thread(target=_show, args=(process, progress), daemon=True)
         reader.start()

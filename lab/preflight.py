@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import psutil
@@ -22,14 +22,15 @@ MEMORY_MB = 1_500
 SOCKET_PATH = 103
 
 
-def check(settings: Settings) -> None:
-    """Raise LabError for the first thing that keeps the lab from starting."""
+def check(settings: Settings, own: Sequence[psutil.Process] = ()) -> None:
+    """Raise LabError for the first thing that keeps the lab from starting.
+
+    `own` are processes of this lab, which will have ended by then.
+    """
     check_git()
-    settings.number("API_WORKERS", 1, 64)
-    check_events(settings)
     _check_folder()
-    _check_room()
-    check_ports(settings, processes(settings))
+    _check_room(sum(_resident(process) for process in own))
+    check_ports(settings, processes(settings), _listening(own))
     check_sockets(settings)
 
 
@@ -45,12 +46,6 @@ def check_git() -> None:
             f"{ROOT} is not a git checkout with a commit: {done.stderr.strip()}",
             "clone the repository, or: git init && git add -A && git commit -m Begin",
         )
-
-
-def check_events(settings: Settings) -> None:
-    """Raise LabError unless the limits for event files make sense: one file alone has up to 64 MB."""
-    settings.number("EVENTS_DAYS", 1, 36_500)
-    settings.number("EVENTS_MB", 100, 10_000_000)
 
 
 def _check_folder() -> None:
@@ -71,14 +66,15 @@ def check_writable() -> None:
     probe.unlink()
 
 
-def _check_room() -> None:
+def _check_room(freed: int = 0) -> None:
+    """Raise LabError unless disk and memory suffice; `freed` bytes of memory will be free by then."""
     free = shutil.disk_usage(ROOT).free // 2**20
     if free < DISK_MB:
         raise LabError(
             f"only {free} MB are free on the disk of {ROOT}; the lab needs {DISK_MB}",
             "free some space, or clone to another disk",
         )
-    memory = psutil.virtual_memory().available // 2**20
+    memory = (psutil.virtual_memory().available + freed) // 2**20
     if memory < MEMORY_MB:
         hungry = sorted(psutil.process_iter(["name", "memory_info"]), key=_rss, reverse=True)[:3]
         names = ", ".join(f"{p.info['name']} (pid {p.pid}, {_rss(p) // 2**20} MB)" for p in hungry)
@@ -92,22 +88,41 @@ def _rss(process: psutil.Process) -> int:
     return process.info["memory_info"].rss if process.info["memory_info"] else 0
 
 
-def check_ports(settings: Settings, services: Sequence[Service]) -> None:
-    """Raise LabError unless every port of these services is free, and no two want the same."""
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def _listening(processes: Sequence[psutil.Process]) -> set[int]:
+    """The ports that these processes listen on."""
+    ports = set()
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            found = process.net_connections("inet")
+            ports |= {connection.laddr.port for connection in found if connection.status == psutil.CONN_LISTEN}
+    return ports
+
+
+def check_ports(settings: Settings, services: Sequence[Service], own: Collection[int] = ()) -> None:
+    """Raise LabError unless every port of these services is free or this lab's `own`, and no two want the same."""
     wanted: dict[int, str] = {}
-    for service in services:
-        for port, setting in service.ports(settings).items():
-            if port in wanted:
-                raise LabError(
-                    f"{setting} and {wanted[port]} both need port {port}",
-                    "give one of them another port in .env; SeaweedFS also takes each of its ports plus 10000",
-                )
-            wanted[port] = setting
+    for port, setting in (pair for service in services for pair in service.ports(settings)):
+        if port in wanted:
+            raise LabError(
+                f"{setting} and {wanted[port]} both need port {port}",
+                "give one of them another port; SeaweedFS also takes each of its ports plus 10000",
+            )
+        wanted[port] = setting
     for port, setting in wanted.items():
-        if not _free(port):
+        if port not in own and not _free(port):
+            # A setting with two ports is moved by the lower one.
+            pair = list(wanted.values()).count(setting) > 1
+            other = _suggest(settings.port(setting), GRPC_OFFSET if pair else 0, wanted.keys())
             raise LabError(
                 f"port {port} ({setting}) is in use{_holder(port)}",
-                f"stop that program, or choose another port: make up {setting}={_suggest(port)}",
+                f"stop that program, or choose another port: make up {setting}={other}",
             )
 
 
@@ -137,8 +152,13 @@ def _free(port: int) -> bool:
     return True
 
 
-def _suggest(port: int) -> int:
-    return next((p for p in range(port + 1, min(port + 500, 55_535)) if _free(p) and _free(p + 10_000)), port)
+def _suggest(port: int, offset: int, wanted: Collection[int]) -> str:
+    """A port near this one that is free, as is the one `offset` above it, and that no service wants."""
+    near = [*range(port + 1, port + 500), *range(port - 1, port - 500, -1)]
+    for each in (each for each in near if 1_024 <= each <= 65_535 - offset):
+        if all(_free(p) and p not in wanted for p in {each, each + offset}):
+            return str(each)
+    return "…"
 
 
 def _holder(port: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from lab.errors import LabError
@@ -9,11 +10,15 @@ from lab.settings import Settings
 
 
 def client(settings: Settings) -> Any:
-    """A boto3 client for the lab's S3."""
+    """A boto3 client for the lab's S3, whatever profile, endpoint or proxy the caller's shell names."""
     import boto3  # here, because it costs 0.3 s that most commands need not pay
+    import botocore.session
     from botocore.config import Config
 
-    return boto3.client(
+    # Variables by which AWS's tools choose a profile and its files; nothing of them is read.
+    own = {"profile": None, "config_file": os.devnull, "credentials_file": os.devnull}
+    session = botocore.session.Session({name: (None, None, value, None) for name, value in own.items()})
+    return boto3.Session(botocore_session=session).client(
         "s3",
         endpoint_url=settings.s3_url,
         aws_access_key_id=settings["S3_ACCESS_KEY"],
@@ -24,6 +29,7 @@ def client(settings: Settings) -> Any:
             read_timeout=20,
             retries={"total_max_attempts": 2, "mode": "standard"},
             s3={"addressing_style": "path"},
+            proxies={},
             # Some S3 servers do not know the checksums that boto3 sends by default.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",

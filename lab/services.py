@@ -32,13 +32,12 @@ class Service:
             return False
         return True
 
-    def ports(self, settings: Settings) -> dict[int, str]:
-        """Every port it listens on, with the setting that moves it."""
-        found = {settings.port(name): name for name in (self.port, *self.more)}
-        for name in self.inner:
-            found |= {settings.port(name): name, settings.number(name, 1, 55_535) + GRPC_OFFSET: name}
+    def ports(self, settings: Settings) -> list[tuple[int, str]]:
+        """Every port it listens on, with the setting that moves it; what wants the same port stands there twice."""
+        found = [(settings.port(name), name) for name in (self.port, *self.more, *self.inner)]
         if self.inner:
-            found[settings.number(self.port, 1, 55_535) + GRPC_OFFSET] = self.port
+            grpc = (self.port, *self.inner)
+            found += [(settings.number(name, 1, 65_535 - GRPC_OFFSET) + GRPC_OFFSET, name) for name in grpc]
         return found
 
 

@@ -1,25 +1,26 @@
 """Every setting of the lab in one table: it reads `.env`, writes it, and prints the help.
 
-A value comes from the environment, else from `.env`, else from the table. Secrets have no default:
-`draw_secrets` draws them.
+A value comes from the command line, else from `.env`, else from the table. Secrets have no default: `draw` draws
+them.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dotenv import dotenv_values
-
+from lab import env_file
 from lab.errors import LabError
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".lab"
 ENV_FILE = ROOT / ".env"
+HEADING = "This lab's own settings; .env.example explains them. Not for git: it holds secrets."
+# The variable that names those which are settings.
+NAMES = "LAB_SETTINGS"
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Settings:
         if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
             raise LabError(
                 f"{name} is {text!r}, which is not a whole number from {low} to {high}",
-                f"correct it in {ENV_FILE} or in the environment",
+                f"give another value: make up {name}=…, or correct it in {ENV_FILE}",
             )
         return int(text)
 
@@ -145,49 +146,58 @@ class Settings:
         return path if path.is_absolute() else ROOT / path
 
 
-def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """Read the settings in force: `environ` (the process's own unless given), `.env`, the table."""
+def given(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The settings in `environ` (the process's own unless given) that were meant for the lab: LAB_SETTINGS names them.
+
+    The Makefile sets it for what stands on make's command line, the lab for the processes that it starts. Another
+    variable may have a setting's name by chance.
+    """
     environ = os.environ if environ is None else environ
-    kept = dotenv_values(ENV_FILE) if ENV_FILE.is_file() else {}
-    return Settings({s.name: environ.get(s.name) or kept.get(s.name) or s.default or "" for s in SETTINGS})
+    return {name: environ[name] for name in environ.get(NAMES, "").split() if name in _BY_NAME and name in environ}
 
 
-def draw_secrets() -> bool:
-    """Write fresh secrets, and a project name, to `.env` for those not set anywhere; say whether any was missing."""
-    kept = {name: value or "" for name, value in dotenv_values(ENV_FILE).items()} if ENV_FILE.exists() else {}
+def ignored(environ: Mapping[str, str] | None = None) -> str:
+    """A note on the variables of `environ` that have a setting's name and are not used; nothing where there is none."""
+    environ = os.environ if environ is None else environ
+    meant = given(environ)
+    values = load(meant).values
+    names = [name for name in values if name not in meant and environ.get(name, values[name]) != values[name]]
+    said = f"note: the shell's {', '.join(names)} not used; a setting stands in .env or after make: make up NAME=value"
+    return said if names else ""
+
+
+def load(first: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings in force: `first` (those given to this process, unless stated), `.env`, the table.
+
+    An empty value is the table's.
+    """
+    values = {**env_file.read(ENV_FILE), **(given() if first is None else first)}
+    return Settings({s.name: values.get(s.name) or s.default or "" for s in SETTINGS})
+
+
+def draw(settings: Settings) -> dict[str, str]:
+    """Fresh secrets, and a project name, in place of those that are not set."""
     values = {s.name: secrets.token_hex(20) for s in SETTINGS if s.secret}
     values["COMPOSE_PROJECT_NAME"] = f"mlops-lab-{secrets.token_hex(3)}"
-    drawn = {name: value for name, value in values.items() if not kept.get(name) and not os.environ.get(name)}
-    if drawn:
-        _write({**kept, **drawn})
-    return bool(drawn)
+    return {name: value for name, value in values.items() if not settings.values[name]}
 
 
-def remember(environ: Mapping[str, str]) -> dict[str, str]:
-    """Keep in `.env` what `environ` sets otherwise than `.env` does, so that the next command
-    finds the same lab. Returns what changed, without secrets.
+def remember(values: Mapping[str, str]) -> dict[str, str]:
+    """Keep in `.env` those of the values that differ from it, so that the next command finds the same lab.
+
+    Returns what changed, without secrets.
     """
-    kept = {name: value or "" for name, value in dotenv_values(ENV_FILE).items()}
+    kept = env_file.read(ENV_FILE)
     before = {s.name: kept.get(s.name) or s.default or "" for s in SETTINGS}
-    changed = {n: environ[n] for n, old in before.items() if environ.get(n) and environ[n] != old}
+    changed = {name: value for name, value in values.items() if value != before[name]}
     if changed:
-        _write({**kept, **changed})
+        env_file.write(ENV_FILE, changed, HEADING)
     # A URL may hold a password.
     return {
         n: "…" if "@" in value else value
         for n, value in changed.items()
         if not _BY_NAME[n].secret and not _BY_NAME[n].hidden
     }
-
-
-def _write(values: Mapping[str, str]) -> None:
-    """Replace `.env` whole, readable by its owner alone from its first byte on (mkstemp's mode)."""
-    lines = ["# This lab's own settings; .env.example explains them. Not for git: it holds secrets."]
-    lines += [f"{name}={value}" for name, value in values.items()]
-    handle, name = tempfile.mkstemp(dir=ENV_FILE.parent, prefix=".env-")
-    with os.fdopen(handle, "w") as file:
-        file.write("\n".join(lines) + "\n")
-    Path(name).replace(ENV_FILE)
 
 
 def example() -> str:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
 
-from lab import containers, hosts, http, lock, pipeline, preflight, problem, settings, store
+from lab import containers, http, lock, pipeline, preflight, problem, settings, store
 from lab import engine as engines
 from lab.console import Progress, table
 from lab.engine import Engine
 from lab.errors import LabError
 from lab.registry import Registry, Version
-from lab.settings import ENV_FILE, STATE, Settings
+from lab.settings import ENV_FILE, SETTINGS, STATE, Settings
+from lab.values import check
 
 API_SECONDS = 60
 # Within which services that have answered once must all be well at the same time.
@@ -21,21 +21,32 @@ WELL_SECONDS = 120
 
 
 def up() -> None:
-    """Bring the lab up, and a first champion with it; harmless when it is up."""
-    values = settings.load()
+    """Bring the lab up, and a first champion with it; harmless when it is up.
+
+    What can be checked is checked before anything stops, and what was asked for is kept once the lab is up with it.
+    """
+    asked = settings.given()
+    values = settings.load(asked)
     engine, stated = engines.choose(values), problem.load(values.params)
-    hosts.allowed_hosts(values["ALLOWED_HOSTS"])
     preflight.check_git()
+    pipeline.check_place(values)
+    drawn = settings.draw(values)
+    asked |= drawn
+    values = settings.load(asked)
+    check(values)
     progress = Progress()
     by_itself = values["ENGINE"] == "auto" and engine.NAME == "embedded" and shutil.which("docker")
     if by_itself and (fault := containers.fault()):
         progress.done(f"without containers: {fault.message}")
-    if settings.draw_secrets():
+    engine.check(values)
+    settings.remember(_lasting(asked))
+    if drawn:
         progress.done(f"wrote fresh secrets to {ENV_FILE}")
-    for name, value in settings.remember(os.environ).items():
-        progress.done(f"kept {name}={value} in .env")
-    values = settings.load()
+    if _to_be_trained(values, stated.name):
+        engine.check_table(values, progress)
     engine.start(values, progress)
+    for name, value in settings.remember(asked).items():
+        progress.done(f"kept {name}={value} in .env")
     pipeline.seed(values)
     registry = Registry(values.mlflow_url, stated.name)
     if champion := registry.champion():
@@ -57,6 +68,22 @@ def up() -> None:
     progress.done(f"{stated.title}: champion version {champion.number} is served")
     print()
     print(_table(engine, values, states))
+
+
+def _to_be_trained(values: Settings, name: str) -> bool:
+    """Whether `up` will train: the lab that runs has no champion of this problem, or another problem was asked for."""
+    before = settings.load({})
+    try:
+        return Registry(before.mlflow_url, name).champion() is None
+    except LabError:  # nothing runs
+        return values["PARAMS"] != before["PARAMS"]
+
+
+def _lasting(asked: dict[str, str]) -> dict[str, str]:
+    """What a start cut short would need again: the project's name, and first secrets, with which volumes are made."""
+    before = settings.load({}).values
+    first = {setting.name for setting in SETTINGS if setting.secret and not before[setting.name]}
+    return {name: value for name, value in asked.items() if name in first | {"COMPOSE_PROJECT_NAME"}}
 
 
 def status() -> int:

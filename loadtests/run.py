@@ -28,12 +28,15 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--users", type=int, default=20, help="connections that are always busy")
     parser.add_argument("--seconds", type=int, default=60, help="how long")
     parser.add_argument("--ui", action="store_true", help="Locust's page instead, until interrupted")
-    parser.add_argument("--port", type=int, default=8089, help="of that page")
+    parser.add_argument("--port", type=int, help="of that page; default: the setting LOCUST_PORT")
     arguments = parser.parse_args(words)
+    if note := settings.ignored():
+        print(note, file=sys.stderr)
+    values = settings.load()
+    arguments.port = arguments.port if arguments.port is not None else values.port("LOCUST_PORT")
     for name in ("users", "seconds", "port"):
         if getattr(arguments, name) < 1:
             raise LabError(f"--{name} is {getattr(arguments, name)}", "give a whole number from 1")
-    values = settings.load()
     check_ready(values)
     if arguments.ui:
         return serve(arguments.port)

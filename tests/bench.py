@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from lab.settings import ROOT, SETTINGS
+from lab.settings import NAMES, ROOT, SETTINGS
 from tests.conftest import Lab, free_port, own_processes
 
 # The very fits of the stage `train`, by scikit-learn and joblib alone, in a process of its own.
@@ -93,7 +93,7 @@ def measure(lab: Lab, runs: int) -> list[list[str]]:
 def clone_lab(root: Path) -> Lab:
     """A clone of the last commit, with ports of its own."""
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(root)], check=True, timeout=120)
-    ours = {setting.name for setting in SETTINGS}
+    ours = {NAMES, *(setting.name for setting in SETTINGS)}
     taken: set[int] = set()
     ports = {s.name: str(free_port(taken)) for s in SETTINGS if s.port}
     env = {name: value for name, value in os.environ.items() if name not in ours}
@@ -101,6 +101,7 @@ def clone_lab(root: Path) -> Lab:
         **ports,
         "ENGINE": "embedded",
         "START_SECONDS": "1200",
+        NAMES: " ".join(ours),
         "PATH": f"{root}/.venv/bin{os.pathsep}{env['PATH']}",
     }
     return Lab(root, env)

@@ -19,7 +19,7 @@ import urllib3
 from hypothesis import HealthCheck, settings
 
 from lab import pipeline
-from lab.settings import ROOT, SETTINGS
+from lab.settings import NAMES, ROOT, SETTINGS
 
 UP_SECONDS = 1_800
 
@@ -128,10 +128,11 @@ def make_lab(root: Path, **env: str) -> Lab:
     commit(root)
     taken: set[int] = set()
     ports = {setting.name: str(free_port(taken)) for setting in SETTINGS if setting.port}
-    names = {setting.name for setting in SETTINGS}
+    # Every setting in a command's environment is one that was asked for, as after `make up`.
+    names = {NAMES, *(setting.name for setting in SETTINGS)}
     inherited = {name: value for name, value in os.environ.items() if name not in names}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return Lab(root, inherited | ports | {"PATH": path, "START_SECONDS": "900"} | env)
+    return Lab(root, inherited | ports | {"PATH": path, "START_SECONDS": "900", NAMES: " ".join(names)} | env)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,10 @@
-"""`python -m trainer ingest|validate|train|choose|reproduce`."""
+"""`python -m trainer check|ingest|validate|train|choose|reproduce`."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -14,10 +16,22 @@ from trainer.store import Paths, write_json
 
 def main(words: list[str] | None = None) -> int:
     arguments = _parser().parse_args(words)
+    if note := settings.ignored():
+        print(note, file=sys.stderr)
     values = settings.load()
     params = Path(arguments.params).resolve() if arguments.params else values.params
     stated, paths = problem.load(params), Paths(params.parent)
-    if arguments.command == "ingest":
+    if arguments.command == "check":
+        from trainer import evaluate, ingest, train
+
+        for name, candidate in stated.candidates.items():
+            evaluate.build(stated, name, candidate)
+        with tempfile.TemporaryDirectory(prefix="lab-check-") as folder:
+            elsewhere = Paths(Path(folder))
+            columns, rows = ingest.ingest(stated)
+            ingest.write(columns, rows, elsewhere.dataset)
+            print(f"{len(train.dataset(stated, elsewhere))} rows are valid")
+    elif arguments.command == "ingest":
         from trainer import ingest
 
         columns, rows = ingest.ingest(stated)
@@ -51,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer", description="Data in, champion out.")
     commands = parser.add_subparsers(dest="command", required=True)
     helps = {
+        "check": "make the candidates and hold the source file against the problem; write nothing",
         "ingest": "source file to dataset",
         "validate": "hold the dataset against the problem",
         "train": "evaluate, fit and export the candidates",

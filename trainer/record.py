@@ -42,6 +42,7 @@ def record(
     """
     http.request("GET", f"{settings.mlflow_url}/health")  # 2 s to learn that it is away
     _limit_waits()
+    os.environ.update(http.direct(settings.mlflow_url))
     import mlflow
 
     mlflow.set_tracking_uri(settings.mlflow_url)

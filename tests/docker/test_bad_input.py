@@ -78,7 +78,7 @@ def test_a_fault_in_params_does_not_keep_it_from_stopping(clone):
     """`make down` and `make status` need no params.yaml."""
     (clone.root / ".lab").mkdir()
     (clone.root / ".lab" / "engine").write_text("docker")
-    clone.run(sys.executable, "-c", "from lab import settings; settings.draw_secrets()")
+    clone.run(sys.executable, "-c", "from lab import settings as s; s.remember(s.draw(s.load()))")
     (clone.root / "params.yaml").write_text("name: [")
     assert "nothing was running" in clone.python("-m", "lab", "down")
     assert "down" in clone.run(sys.executable, "-m", "lab", "status").stdout

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import sys
 
 import msgspec
@@ -13,6 +14,7 @@ import pytest
 import urllib3
 from dotenv import dotenv_values
 
+from lab import env_file
 from lab.registry import Registry
 from lab.services import CONTAINERS
 from lab.settings import SETTINGS
@@ -20,6 +22,8 @@ from tests.conftest import Lab, free_port
 from tests.docker.conftest import PROJECT, docker, inspect, ours
 from tests.emulator import Emulator
 from tests.lab.conftest import BENIGN, Load, eventually
+from tests.lab.test_settings import table as bad_table
+from tests.unit.test_settings import SECRETS
 
 NAMES = sorted(service.name for service in CONTAINERS)
 
@@ -125,6 +129,10 @@ def test_locust_and_dask_on_their_profiles(boxed):
         assert done.returncode == 0, done.stderr[-2000:]
         assert "logistic-regression: trained" in done.stdout
         assert inspect("dask-worker")["State"]["Health"]["Status"] == "healthy"
+        look = "cat .env .dvc/* .lab/* 2>/dev/null; test -f params.yaml && echo problem"
+        assert (
+            boxed.run("docker", "compose", "exec", "-T", "locust", "sh", "-c", look, **profiles).stdout == "problem\n"
+        )
     finally:
         boxed.run("docker", "compose", "--profile", "locust", "--profile", "dask", "rm", "--force", "--stop", *PROFILES)
 
@@ -268,6 +276,50 @@ def test_logs_and_changed_settings(boxed):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     changed = {name for name in NAMES if inspect(name)["Id"] != before[name]}
     assert changed == {"api"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("API_PORT", "abc", "API_PORT is 'abc'"),
+        ("DASHBOARD_PORT", "taken", "(DASHBOARD_PORT) is in use by"),
+        ("S3_CONSOLE_PORT", "clash", "both need port"),
+        ("PARAMS", "tables/bad/params.yaml", "row 2, frontal_lobe: 'x9' is not a number"),
+    ],
+)
+def test_what_cannot_work_stops_nothing_and_is_not_kept(boxed, name, value, said):
+    """The error comes first: the same containers go on, and `.env` is as it was."""
+    bad_table(boxed)
+    kept, before = (boxed.root / ".env").read_bytes(), {each: inspect(each)["Id"] for each in NAMES}
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        value = {"taken": str(holder.getsockname()[1]), "clash": boxed.env["S3_PORT"]}.get(value, value)
+        done = boxed.run(sys.executable, "-m", "lab", "up", **{name: value})
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert (boxed.root / ".env").read_bytes() == kept
+    assert {each: inspect(each)["Id"] for each in NAMES} == before
+    assert well(boxed)
+
+
+def test_ports_change_hands(boxed):
+    """A port that one of the lab's own containers has may go to another of them."""
+    ports = {"API_PORT": boxed.env["DASHBOARD_PORT"], "DASHBOARD_PORT": boxed.env["API_PORT"]}
+    done = boxed.run(sys.executable, "-m", "lab", "up", **ports)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert Lab(boxed.root, boxed.env | ports).api("POST", "/predict", BENIGN)[0] == 200
+    done = boxed.run(sys.executable, "-m", "lab", "up")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+
+
+def test_each_container_has_its_own_secrets_only(boxed):
+    """In its environment as the engine has it: its own, and none of another's."""
+    kept = env_file.read(boxed.root / ".env")
+    secrets = {each.name: kept[each.name] for each in SETTINGS if each.secret}
+    for name in (*NAMES, "postgres"):
+        values = "\n".join(inspect(name)["Config"]["Env"])
+        assert {each for each, value in secrets.items() if value in values} == SECRETS.get(name, set()) & secrets.keys()
 
 
 def test_zz_reset_leaves_nothing(boxed):

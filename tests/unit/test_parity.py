@@ -29,9 +29,9 @@ ONLY_PROCESSES = {
 }
 ONLY_CONTAINERS = {
     "s3": {"MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"},
-    # The processes inherit every setting from `lab up`, which is how these reach them.
-    "api": {"API_KEY", "API_WORKERS", "ELASTIC_APM_SERVER_URL", "PACKAGE_DIR"},
-    "dashboard": {"API_KEY"},
+    # A process is told the number of its workers on its command line, and of no proxy.
+    "api": {"API_WORKERS", "PACKAGE_DIR", "NO_PROXY", "no_proxy"},
+    "mlflow": {"NO_PROXY", "no_proxy"},
     "aws": {"MINISTACK_HOSTNAME", "REGISTRY"},
 }
 WRITABLE = {"elasticsearch"}
@@ -159,13 +159,13 @@ def test_elastic_has_five_minutes_to_start():
 
 
 def test_what_is_mounted_from_the_host_may_be_read_under_selinux():
-    """z on every file of this clone, read-only but for the pipeline's work; never on the engine's socket."""
+    """z on every file of this clone, read-only but for the pipeline's work; never on a socket or a device."""
     for name, service in compose().items():
         for volume in service.get("volumes", []):
             source, _, options = [*volume.split(":"), ""][:3]
             given = set(filter(None, options.split(",")))
             if source.startswith("/"):
-                assert source == "/var/run/docker.sock"
+                assert source in ("/var/run/docker.sock", "/dev/null")
                 assert not given & {"z", "Z"}
             elif source.startswith("."):
                 assert given == ({"z"} if name == "trainer" else {"ro", "z"}), (name, volume)

@@ -1,0 +1,98 @@
+"""A file of NAME=VALUE lines, as `.env` is: Docker Compose reads the same values from it as the lab does."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from dotenv.parser import Binding, parse_stream
+
+from lab.errors import LabError
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]*")
+# Name, value, comment and end of a line; a quoted value may run over several.
+_LINE = re.compile(
+    r"""(?P<name>\s*(?:export\s+)?[^=\s]+[^\S\r\n]*=[^\S\r\n]*)
+        (?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^\r\n]*?)
+        (?P<rest>(?:[^\S\r\n]+\#[^\r\n]*)?\s*)""",
+    re.DOTALL | re.VERBOSE,
+)
+
+
+def read(path: Path) -> dict[str, str]:
+    """The values in the file, none where there is no file; raise LabError when it is not UTF-8."""
+    return {line.key: _value(line) for line in _lines(path) if line.key and line.value is not None}
+
+
+def write(path: Path, changes: Mapping[str, str], heading: str) -> None:
+    """Put the changes into the file, which only its owner may read; every other line and comment stays.
+
+    `heading` is the comment at the top of a new file. Raises LabError for a value that a line cannot hold.
+    """
+    lines, left = [] if path.is_file() else [f"# {heading}\n"], dict(changes)
+    for line in _lines(path):
+        text = line.original.string
+        if line.key not in changes:
+            lines.append(text)
+        elif line.key in left:  # the last line with a name holds, so that no second one may stay
+            lines.append(_replaced(text, line.key, left.pop(line.key)))
+    if lines and not lines[-1].endswith("\n"):
+        lines.append("\n")
+    _replace(path, "".join([*lines, text_of(left)]))
+
+
+def text_of(values: Mapping[str, str]) -> str:
+    """The lines that hold these values."""
+    return "".join(f"{name}={_quoted(name, value)}\n" for name, value in values.items())
+
+
+def _lines(path: Path) -> Iterator[Binding]:
+    if not path.is_file():
+        return iter(())
+    try:
+        return parse_stream(io.StringIO(path.read_bytes().decode(), newline=""))
+    except UnicodeDecodeError as error:
+        raise LabError(f"{path} is not UTF-8: {error}", "correct or remove the line") from error
+
+
+def _value(line: Binding) -> str:
+    value = line.value or ""
+    quoted = line.original.string.partition("=")[2].lstrip().startswith('"')
+    # python-dotenv does not know this escape of Compose's.
+    return value.replace("\\$", "$") if quoted else value
+
+
+def _quoted(name: str, value: str) -> str:
+    """The value so that Compose and python-dotenv read it alike."""
+    if not value.isprintable():
+        raise LabError(f"{name} holds a character that cannot be printed, such as a line break", "choose another value")
+    if _PLAIN.fullmatch(value):
+        return value
+    # Between single quotes all is literal, but for \' to both, and for \\ to python-dotenv alone.
+    if re.search(r"\\(\\|'|$)", value):
+        return '"' + re.sub(r'([\\"$])', r"\\\1", value) + '"'
+    return "'" + value.replace("'", "\\'") + "'"
+
+
+def _replaced(line: str, name: str, value: str) -> str:
+    """The line with another value and the same comment."""
+    if not (found := _LINE.fullmatch(line)):
+        return text_of({name: value})
+    return found["name"] + _quoted(name, value) + found["rest"]
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write the file whole or not at all, readable by its owner alone from its first byte on (mkstemp's mode)."""
+    target = path.resolve()
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f"{target.name}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(text.encode())
+        Path(name).replace(target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,202 @@
+"""A lab that `make up` starts from a hostile shell, and settings that cannot work given to it while it runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+
+import psutil
+import pytest
+import urllib3
+
+from lab import env_file
+from lab.settings import NAMES, SETTINGS
+from tests.conftest import Lab, free_port, make_lab, own_processes
+from tests.lab.conftest import eventually
+
+NOBODY = "http://127.0.0.1:9"
+CANARY = "canary-of-the-shell"
+HOSTILE = {
+    "AWS_PROFILE": "nobody",
+    "AWS_ACCESS_KEY_ID": CANARY,
+    "AWS_SESSION_TOKEN": CANARY,
+    "AWS_ENDPOINT_URL": NOBODY,
+    "AWS_CONFIG_FILE": "/nonexistent",
+    "MLFLOW_TRACKING_TOKEN": CANARY,
+    "GITHUB_TOKEN": CANARY,
+    **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"), NOBODY),
+    # Of another project.
+    "S3_SECRET_KEY": CANARY,
+    "API_WORKERS": "7",
+}
+KEY = "abc #1 $HOME 'q' \"d\" \\"
+OWN = {
+    "supervisord": set(),
+    "s3": {"S3_ACCESS_KEY", "S3_SECRET_KEY"},
+    "mlflow": {"S3_ACCESS_KEY", "S3_SECRET_KEY"},
+    "api": {"API_KEY", "APM_SECRET_TOKEN"},
+    "dashboard": {"API_KEY"},
+    "aws": set(),
+}
+READ_LEDGER = "from lab import ledger, settings; print(len(ledger.read(settings.load(), 'breast-cancer-wisconsin')))"
+
+
+def make(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:
+    return lab.run("make", *words, f"VENV={sys.prefix}")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A lab of its own, brought up by make with a key that needs quoting."""
+    made = make_lab(tmp_path_factory.mktemp("alone"), ENGINE="embedded", **HOSTILE)
+    names = [name for name in made.env[NAMES].split() if name not in HOSTILE]
+    lab = Lab(made.root, made.env | {NAMES: " ".join(names)})
+    try:
+        done = make(lab, "up", f"API_KEY={KEY}")
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+        (lab.root / "said").write_text(done.stdout + done.stderr)
+        yield lab
+    finally:
+        make(lab, "down")
+
+
+def status_of(lab: Lab, key: str) -> int:
+    return urllib3.request("GET", f"{lab.url('API_PORT')}/model", headers={"X-API-Key": key}).status
+
+
+def service_of(process: psutil.Process) -> str:
+    return process.environ().get("SUPERVISOR_PROCESS_NAME", "supervisord")
+
+
+def test_up_from_a_hostile_shell(alone):
+    """The first champion was trained, stored and served; what is not used is named without its value."""
+    said = (alone.root / "said").read_text()
+    assert "champion version 1 is served" in said
+    assert "note: the shell's API_WORKERS, S3_SECRET_KEY not used" in said
+    assert CANARY not in said
+    kept = env_file.read(alone.root / ".env")
+    assert kept["API_KEY"] == KEY
+    assert len(kept["S3_SECRET_KEY"]) == 40
+    assert "API_WORKERS" not in kept
+    assert (status_of(alone, KEY), status_of(alone, "abc")) == (200, 401)
+
+
+def test_each_service_has_its_own_secrets_only(alone):
+    """In the environment of every process: its own, none of another's, nothing of the shell; none on a command line."""
+    secrets = {s.name: env_file.read(alone.root / ".env").get(s.name, "") for s in SETTINGS if s.secret or s.hidden}
+    secrets = {name: value for name, value in secrets.items() if value}
+    seen = set()
+    for process in own_processes(alone):
+        name, environment = service_of(process), process.environ()
+        values = "\n".join(environment.values())
+        assert {secret for secret, value in secrets.items() if value in values} == OWN[name], name
+        assert CANARY not in values, name
+        assert not {"AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "GITHUB_TOKEN"} & environment.keys(), name
+        assert not [each for each in environment if each.lower().endswith("_proxy")], name
+        assert not [secret for secret, value in secrets.items() if value in " ".join(process.cmdline())], name
+        seen.add(name)
+    assert seen | {"aws"} == OWN.keys()
+
+
+def test_the_pipeline_from_a_hostile_shell(alone):
+    """`make train` with another metric, the trainer and the ledger by hand, and `dvc pull` with no proxy in the way."""
+    done = make(alone, "train", "METRIC=recall")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert alone.python("-c", READ_LEDGER).strip() in ("1", "2")
+    assert "unchanged" in alone.python("-m", "trainer", "choose") + done.stdout
+    data = alone.root / "data" / "dataset.csv"
+    before = data.read_bytes()
+    data.unlink()
+    shutil.rmtree(alone.root / ".lab" / "dvc-cache")
+    # DVC has no setting that keeps a proxy of the shell away.
+    done = alone.run("dvc", "pull", "--quiet", "dvc.yaml:ingest", NO_PROXY="127.0.0.1")
+    assert done.returncode == 0, done.stderr
+    assert data.read_bytes() == before
+
+
+def clash(lab: Lab) -> str:
+    return f"S3_MASTER_PORT={lab.env['S3_VOLUME_PORT']}"
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("API_PORT=abc", "API_PORT is 'abc'"),
+        ("API_WORKERS=0", "API_WORKERS is '0'"),
+        ("S3_BUCKET=Lab_", "the value of S3_BUCKET"),
+        ("clash", "both need port"),
+        ("taken", r"(API_PORT) is in use by"),
+        ("PARAMS=/etc/hostname", "/etc/hostname: "),
+        ("PARAMS=tables/bad/params.yaml", "row 2, frontal_lobe: 'x9' is not a number"),
+        ("PARAMS=tables/worse/params.yaml", "candidates.logistic-regression: cannot make sklearn.NoSuchThing"),
+    ],
+)
+def test_what_cannot_work_stops_nothing_and_is_not_kept(alone, word, said):
+    """The error comes first: the same processes go on, `.env` is as it was, and a plain `make up` succeeds."""
+    table(alone)
+    before, kept = {p.pid for p in own_processes(alone)}, (alone.root / ".env").read_bytes()
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        word = {"taken": f"API_PORT={holder.getsockname()[1]}", "clash": clash(alone)}.get(word, word)
+        done = make(alone, "up", word)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "What to do: " in done.stderr
+    assert {p.pid for p in own_processes(alone)} == before
+    assert (alone.root / ".env").read_bytes() == kept
+    assert "is served" in make(alone, "up").stdout
+    assert {p.pid for p in own_processes(alone)} == before
+
+
+def table(lab: Lab) -> None:
+    """The crabs under another name, with a cell that is no number; and with a candidate that does not exist."""
+    folder = lab.root / "tables" / "bad"
+    if folder.exists():
+        return
+    shutil.copytree(lab.root / "examples" / "crabs", folder)
+    lines = (folder / "params.yaml").read_text().replace("examples/crabs", "tables/bad").splitlines()
+    lines = ["name: bad-crabs" if line.startswith("name:") else line for line in lines]
+    lines = ['  sha256: ""' if line.startswith("  sha256:") else line for line in lines]
+    (folder / "params.yaml").write_text("\n".join(lines) + "\n")
+    source = folder / "data" / "source" / "crabs.csv"
+    rows = source.read_text().splitlines()
+    rows[2] = "x9," + rows[2].partition(",")[2]
+    source.write_text("\n".join(rows) + "\n")
+    shutil.copytree(folder, lab.root / "tables" / "worse")
+    text = (folder / "params.yaml").read_text()
+    text = text.replace("sklearn.linear_model.LogisticRegression", "sklearn.NoSuchThing")
+    (lab.root / "tables" / "worse" / "params.yaml").write_text(text)
+
+
+def test_its_own_ports_are_not_taken(alone):
+    """A port of the lab's own may change hands; what was given is kept, and an empty key is none."""
+    api, dashboard = alone.env["DASHBOARD_PORT"], alone.env["API_PORT"]
+    words = (f"API_PORT={api}", f"DASHBOARD_PORT={dashboard}", "API_KEY=")
+    done = make(alone, "up", *words)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    kept = env_file.read(alone.root / ".env")
+    assert (kept["API_PORT"], kept["DASHBOARD_PORT"], kept["API_KEY"]) == (api, dashboard, "")
+    assert urllib3.request("GET", f"http://127.0.0.1:{api}/model").status == 200
+    alone.env.update(API_PORT=api, DASHBOARD_PORT=dashboard)
+
+
+def test_a_start_cut_short_can_be_stopped(alone):
+    """Ctrl-C while the services start: the new port is not kept, and `make down` ends them all."""
+    make(alone, "down")
+    kept, port = (alone.root / ".env").read_bytes(), free_port({int(alone.env[s.name]) for s in SETTINGS if s.port})
+    words = ["make", "up", f"VENV={sys.prefix}", f"MLFLOW_PORT={port}"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, cwd=alone.root, env=alone.env, stdout=pipe, stderr=pipe, start_new_session=True) as up:
+        assert eventually(lambda: any("mlflow" in " ".join(p.cmdline()) for p in own_processes(alone)))
+        os.killpg(up.pid, signal.SIGINT)
+        up.communicate(timeout=60)
+    assert up.returncode != 0
+    assert (alone.root / ".env").read_bytes() == kept
+    assert own_processes(alone)
+    assert "stopped" in make(alone, "down").stdout
+    assert own_processes(alone) == []

@@ -1,0 +1,189 @@
+"""Which values count, what is refused before anything starts, and which container is told which secret."""
+
+from __future__ import annotations
+
+import re
+import socket
+
+import pytest
+import yaml
+
+from lab import compose, container_preflight, preflight, settings, values
+from lab.errors import LabError
+from lab.services import CONTAINERS, SERVICES
+from lab.settings import GRPC_OFFSET, NAMES, ROOT, SETTINGS
+from tests.conftest import free_port
+
+S3, STORE, API = {"S3_ACCESS_KEY", "S3_SECRET_KEY"}, {"POSTGRES_PASSWORD"}, {"API_KEY"}
+# The secrets of each container.
+SECRETS = {
+    "s3": S3,
+    "postgres": STORE,
+    "bucket": S3,
+    "mlflow": S3 | STORE,
+    "api": API | {"APM_SECRET_TOKEN"},
+    "dashboard": API,
+    "trainer": S3,
+    "locust": API,
+    "elasticsearch": {"ELASTIC_PASSWORD"},
+    "elastic-setup": {
+        *("ELASTIC_PASSWORD", "KIBANA_PASSWORD", "LOGSTASH_PASSWORD", "APM_PASSWORD", "READER_PASSWORD"),
+    },
+    "kibana": {"KIBANA_PASSWORD", "KIBANA_ENCRYPTION_KEY"},
+    "kibana-setup": {"ELASTIC_PASSWORD"},
+    "logstash": {"LOGSTASH_PASSWORD"},
+    "apm-server": {"APM_PASSWORD", "APM_SECRET_TOKEN"},
+}
+
+
+@pytest.fixture(autouse=True)
+def env_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "ENV_FILE", tmp_path / ".env")
+    return tmp_path / ".env"
+
+
+@pytest.fixture
+def drawn():
+    return settings.load(settings.draw(settings.load({})))
+
+
+def with_(drawn, **changes: str) -> settings.Settings:
+    return settings.Settings({**drawn.values, **changes})
+
+
+def test_only_what_was_meant_counts(monkeypatch):
+    """A variable of the shell is a setting only where LAB_SETTINGS names it; the note has names and no value."""
+    monkeypatch.setenv("S3_SECRET_KEY", "of-another-project")
+    monkeypatch.setenv("API_PORT", "8010")
+    monkeypatch.setenv("API_WORKERS", "2")
+    monkeypatch.setenv("MLFLOW_PORT", "5010")
+    monkeypatch.setenv(NAMES, "MLFLOW_PORT HOME S3_PORT")
+    found = settings.load()
+    assert (found["API_PORT"], found["MLFLOW_PORT"], found.values["S3_SECRET_KEY"]) == ("8000", "5010", "")
+    note = settings.ignored()
+    assert "API_PORT, S3_SECRET_KEY" in note
+    assert not re.search("MLFLOW|WORKERS|another|8010", note)
+
+
+def test_an_empty_value_is_the_tables(env_file):
+    """`make up API_KEY=` clears a key, `make up API_PORT=` goes back to the default, and both are kept."""
+    settings.remember({"API_KEY": "abc #1", "API_PORT": "8010"})
+    assert settings.load({})["API_KEY"] == "abc #1"
+    assert settings.load({"API_KEY": ""})["API_KEY"] == ""
+    assert settings.remember({"API_KEY": "", "API_PORT": ""}) == {"API_PORT": ""}
+    assert (settings.load({})["API_KEY"], settings.load({})["API_PORT"]) == ("", "8000")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            ("S3_BUCKET", value)
+            for value in ("ab", "Lab", "a_b", "-ab", "ab-", "a..b", "192.168.0.1", "xn--a", "a" * 64)
+        ),
+        *(("API_KEY", value) for value in (" padded", "padded ", "clé", "a\nb")),
+        *(("S3_SECRET_KEY", value) for value in ("short", "has a space", "has#hash#", "%(interpolated)s")),
+        ("POSTGRES_PASSWORD", "a@b"),
+        ("COMPOSE_PROJECT_NAME", "Lab"),
+        ("KIBANA_ENCRYPTION_KEY", "short"),
+        *(("MLFLOW_URL", value) for value in ("mlflow", "ftp://x", "http://", "http://x:99999")),
+        *(("API_WORKERS", value) for value in ("0", "-1", "x", "65")),
+        *(("API_PORT", value) for value in ("abc", "0", "65536")),
+        ("LITE", "yes"),
+        ("START_SECONDS", "0"),
+        ("PARAMS", "a\tb"),
+    ],
+)
+def test_a_value_that_nothing_starts_with(drawn, name, value):
+    """It is refused by the setting's name, and a secret is not shown."""
+    with pytest.raises(LabError, match=name) as caught:
+        values.check(with_(drawn, **{name: value}))
+    if name.endswith("KEY"):
+        assert value not in str(caught.value)
+
+
+@pytest.mark.parametrize("bucket", ["lab", "a.b-c", "0" * 63])
+def test_values_that_are_right(drawn, bucket):
+    """The defaults with fresh secrets, and whatever S3 takes for a bucket."""
+    key = "any 'printable' \"ASCII\" $value"
+    values.check(with_(drawn, S3_BUCKET=bucket, API_KEY=key, MLFLOW_URL="https://mlflow.example:8443/x"))
+
+
+@pytest.mark.parametrize(
+    ("services", "one", "other"),
+    [
+        (SERVICES, "S3_MASTER_PORT", "S3_VOLUME_PORT"),
+        (SERVICES, "S3_PORT", "S3_FILER_PORT"),
+        (CONTAINERS, "S3_PORT", "S3_CONSOLE_PORT"),
+    ],
+)
+def test_two_ports_of_one_service(drawn, services, one, other):
+    """They clash like those of two services."""
+    with pytest.raises(LabError, match="both need port") as caught:
+        preflight.check_ports(with_(drawn, **{one: "12000", other: "12000"}), services)
+    assert {one, other} <= set(caught.value.message.split())
+
+
+@pytest.mark.parametrize("offset", [0, GRPC_OFFSET])
+def test_the_advice_for_a_taken_port_can_be_followed(drawn, offset):
+    """Whichever of S3's two ports is taken: the port in the advice is near, and with it the check passes."""
+    taken: set[int] = set()
+    ports = {s.name: str(free_port(taken)) for s in SETTINGS if s.port}
+    mine = with_(drawn, **ports)
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", mine.port("S3_PORT") + offset))
+        holder.listen()
+        with pytest.raises(LabError, match=r"\(S3_PORT\) is in use") as caught:
+            preflight.check_ports(mine, SERVICES)
+        advice = re.search(r"make up S3_PORT=(\d+)$", caught.value.remedy)[1]
+        assert abs(int(advice) - mine.port("S3_PORT")) < 500
+        preflight.check_ports(with_(mine, S3_PORT=advice), SERVICES)
+        # What this lab's own service holds will be free, or stay with it.
+        preflight.check_ports(mine, SERVICES, {holder.getsockname()[1]})
+
+
+def test_advice_at_the_end_of_the_range(drawn):
+    """No port above 65535 is named, and not the one that is taken."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        with pytest.raises(LabError, match="in use") as caught:
+            preflight.check_ports(with_(drawn, API_PORT=str(port)), CONTAINERS[:1])
+    advice = int(caught.value.remedy.rpartition("=")[2])
+    assert 1_024 <= advice <= 65_535
+    assert advice != port
+
+
+def _services() -> dict:
+    return yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+
+
+def test_each_container_has_its_own_secrets_only():
+    """The secrets that compose.yaml gives a container are those that it needs."""
+    secret = {setting.name for setting in SETTINGS if setting.secret or setting.hidden}
+    for name, service in _services().items():
+        assert not service.get("env_file"), name
+        text = yaml.safe_dump({key: service.get(key) for key in ("environment", "command", "healthcheck")})
+        assert set(re.findall(r"\$\{(\w+)", text)) & secret == SECRETS.get(name, set()), name
+
+
+def test_compose_asks_the_shell_for_nothing(monkeypatch, drawn):
+    """Every variable in compose.yaml has the lab's value, whatever the shell holds under that name."""
+    monkeypatch.setattr(container_preflight, "_info", lambda _form: "")
+    asked = set(re.findall(r"\$\{(\w+)", (ROOT / "compose.yaml").read_text()))
+    for name in asked - {"DOCKER_GID"}:
+        monkeypatch.setenv(name, "of-another-project")
+    told = compose.environment(drawn)
+    assert [name for name in sorted(asked) if told.get(name) in (None, "of-another-project")] == []
+
+
+def test_composes_own_variables_still_count(monkeypatch, drawn, env_file):
+    """COMPOSE_PROFILES comes from the shell or from .env, as Compose itself reads it."""
+    monkeypatch.setattr(container_preflight, "_info", lambda _form: "")
+    monkeypatch.setattr(compose, "DOTENV", env_file)
+    env_file.write_text("COMPOSE_PROFILES=dask\n")
+    monkeypatch.delenv("COMPOSE_PROFILES", raising=False)
+    assert compose.environment(with_(drawn, LITE="1"))["COMPOSE_PROFILES"] == "dask"
+    monkeypatch.setenv("COMPOSE_PROFILES", "locust,dask")
+    assert compose.environment(with_(drawn, LITE="0"))["COMPOSE_PROFILES"] == "locust,dask,elastic"
