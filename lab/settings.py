@@ -44,6 +44,7 @@ SETTINGS = (
     Setting("ENGINE", "auto", "auto, docker (containers) or embedded (processes)"),
     Setting("LITE", "0", "1 leaves Elasticsearch, Kibana, Logstash, Filebeat and the APM Server out"),
     Setting("PARAMS", "params.yaml", "the problem: table, features, candidates, choice"),
+    Setting("ALLOWED_HOSTS", "", "host names beside localhost that API, dashboard and MLflow answer to, with commas"),
     Setting("API_PORT", "8000", "the API that serves the champion"),
     Setting("API_WORKERS", "2", "processes of the API"),
     Setting("API_KEY", "", "what a client of the API must send in X-API-Key; empty: nothing", hidden=True),
