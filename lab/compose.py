@@ -54,7 +54,7 @@ def _told(settings: Settings) -> dict[str, str]:
 
 
 def api_memory(workers: int) -> int:
-    """What the API's container may take, in MB: more than was ever seen, with two workers 455 under all attacks at once."""
+    """What the API's container may take, in MB: more than two workers took under all attacks at once, 455."""
     return 256 + 160 * workers
 
 

@@ -255,7 +255,7 @@ def test_slow_clients_do_not_stop_the_others(serve):
 
 
 def test_slow_batches_do_not_fill_the_memory(serve):
-    """What they send counts, up to a limit: then some are told to come again. Single records are answered all the while."""
+    """What they send counts: beyond a limit they are told to come again. Single records are answered all the while."""
     api = serve(BODY_SECONDS="3")
     assert eventually(api.all_ready)
     head = HEAD.replace(b"/predict", b"/predict/batch") + b"Content-Length: 16000000\r\n\r\n{"

@@ -292,10 +292,7 @@ def test_the_log_configuration_is_ecs():
     [
         *((host, "/model", 200) for host in ("127.0.0.1", "127.0.0.1:1", "LOCALHOST:8000", "localhost.", "[::1]:8000")),
         *((host, "/model", 200) for host in ("127.9.9.9", "api:8000", "models.example", "Models.Example:443")),
-        *(
-            (host, "/model", 421)
-            for host in ("evil.example", "10.0.1.23:8000", "[2001:db8::1]", "localhost.evil.example")
-        ),
+        *((host, "/model", 421) for host in ("evil.example", "10.0.1.23:8000", "[2001:db8::1]", "localhost.evil")),
         *((host, "/model", 400) for host in ("", "a b", "u@127.0.0.1", "127.0.0.1, 127.0.0.1", "[::1", "127.0.0.1:x")),
         *((host, "/healthz", 200) for host in ("evil.example", "10.0.1.23:8000")),
         ("10.0.1.23:8000", "/readyz", 200),
@@ -305,7 +302,7 @@ def test_the_log_configuration_is_ecs():
     ],
 )
 def test_only_names_of_its_own_are_answered(settings, host, path, status):
-    """DNS rebinding gives a page's name this address: its requests are refused, and a load balancer's probes are not."""
+    """A page's name with this address (DNS rebinding) gets nothing; a load balancer's probes are answered."""
     client = create_app({**settings, "ALLOWED_HOSTS": "api, models.example"}).test_client()
     answer = client.get(path, headers={"Host": host})
     assert answer.status_code == status
@@ -352,9 +349,7 @@ def test_what_is_odd_is_refused_and_recorded(client, settings, call, status):
     assert f'lab_requests_total{{route="{route}",status="{status}"}} 1.0' in client.get("/metrics").text
 
 
-@pytest.mark.parametrize(
-    "date", ["Mon, 01 Jan 100000000000000000000 00:00:00 GMT", "x", "Mon, 01 Jan 2035 00:00:00 GMT"]
-)
+@pytest.mark.parametrize("date", ["Mon, 01 Jan 100000000000000000000 00:00:00 GMT", "x", "Fri, 01 Jan 2100 0:0:0 GMT"])
 def test_a_date_changes_nothing(client, date):
     """The page's files are sent whole, whatever the client says it has."""
     answer = client.get("/docs/start.js", headers={"If-Modified-Since": date, "If-Range": date, "Range": "bytes=0-1"})
