@@ -54,8 +54,8 @@ def _told(settings: Settings) -> dict[str, str]:
 
 
 def api_memory(workers: int) -> int:
-    """What the API's container may take, in MB: more than two workers took under all attacks at once, 455."""
-    return 256 + 160 * workers
+    """What the API's container may take, in MB: more than two workers took under all attacks at once, 495."""
+    return 256 + 192 * workers
 
 
 def check(settings: Settings) -> None:
