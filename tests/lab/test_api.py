@@ -231,7 +231,7 @@ def test_a_graceful_stop_answers_what_was_accepted(serve):
     assert answers == [(200, 10_000)] * 4
 
 
-HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
 def test_slow_clients_do_not_stop_the_others(serve):
@@ -270,7 +270,7 @@ def test_slow_batches_do_not_fill_the_memory(serve):
         answers = [_read(connection) for connection in slow]
     refused = [answer for answer in answers if answer.startswith(b"HTTP/1.1 503 ") and b"Busy" in answer]
     late = [answer for answer in answers if answer.startswith(b"HTTP/1.1 408 ")]
-    assert 4 <= len(late) <= 8, "48 MiB of such bodies a worker"
+    assert 5 <= len(late) <= 10, "five a worker make 48 MiB; one worker may have got them all"
     assert len(refused) + len(late) + answers.count(b"") == 20
     assert refused
     assert api.ask("POST", "/predict/batch", {"instances": [BENIGN] * 1000})[0] == 200
