@@ -82,14 +82,14 @@ class Server:
         except CutError:
             protocol.response_bytes(*cut())
             return
-        if taken <= SMALL and environ["PATH_INFO"] != "/predict/batch":
-            await self._send(protocol, _answer(self._app, environ))
-            return
         try:
-            async with self._turn:
-                if self._room.full and FAULT not in environ:
-                    environ[FAULT] = BUSY
+            if taken <= SMALL and environ["PATH_INFO"] != "/predict/batch":
                 answer = _answer(self._app, environ)
+            else:
+                async with self._turn:
+                    if self._room.full and FAULT not in environ:
+                        environ[FAULT] = BUSY
+                    answer = _answer(self._app, environ)
         finally:
             environ.clear()
             self._room.give_back(taken)

@@ -497,3 +497,19 @@ def test_a_client_that_ends_its_side_gets_its_answer(serve_kept):
     api = serve_kept()
     answers = [tell(api.port, post("/predict", RECORD), half=True) for _ in range(20)]
     assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers)
+
+
+def test_what_was_taken_is_given_back(serve_kept):
+    """After two thousand bodies in chunks, refused, cut and late ones, one of full size is read as at the start."""
+    api = serve_kept(BODY_SECONDS="1")
+    full = GOOD[:-1].ljust(SIZES["/predict/batch"] - 1) + b"}"
+    large = b"%x\r\n%s\r\n0\r\n\r\n" % (60_000, RECORD.ljust(60_000))
+    for path in SIZES:
+        head = b"POST %s HTTP/1.1\r\n" % path.encode() + JSON + b"Transfer-Encoding: chunked\r\n"
+        for _ in range(4):
+            assert tell(api.port, *[head + b"\r\n" + large] * 500, head + b"Connection: close\r\n\r\n" + large)
+        assert tell(api.port, head + b"Connection: close\r\n\r\n5\r\n{").startswith(b"HTTP/1.1 408 ")
+        assert tell(api.port, head + b"\r\n5\r\n{", half=True).startswith(b"HTTP/1.1 400 ")
+    assert tell(api.port, b"POST /predict/batch HTTP/1.1\r\n" + JSON + b"Content-Length: 20000000\r\n\r\n", half=True)
+    for _ in range(10):
+        assert send(api.port, "/predict/batch", full)[0] == 200
