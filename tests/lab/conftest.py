@@ -19,12 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 
 from lab import events
 from lab.settings import ROOT
 from tests.conftest import free_port
+from tests.unit.conftest import package  # noqa: F401
 
 WORKERS = 2
 BENIGN = {
@@ -124,6 +126,23 @@ def start_api(tmp_path) -> Iterator[Callable[..., Api]]:
             with contextlib.suppress(psutil.Error, OSError):
                 process.kill()
         api.process.wait(30)
+
+
+@pytest.fixture
+def serve_kept(start_api, tmp_path, package):  # noqa: F811
+    """Start an API that has a small model, and no registry."""
+    described, onnx = package
+    kept = {"version": 7, "card": msgspec.json.encode(described), "model": onnx}
+
+    def start(**variables: str) -> Api:
+        (tmp_path / "keep").mkdir(exist_ok=True)
+        (tmp_path / "keep" / "small.msgpack").write_bytes(msgspec.msgpack.encode(kept))
+        wanted = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MODEL_NAME": "small", "FOLLOW_SECONDS": "3600"}
+        api = start_api(**{**wanted, "API_KEY": "", "ALLOWED_HOSTS": "", **variables})
+        assert eventually(lambda: api.ready() and len(api.workers()) == WORKERS)
+        return api
+
+    return start
 
 
 def _alive(api: Api) -> bool:

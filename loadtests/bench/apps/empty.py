@@ -6,11 +6,13 @@ from typing import Any
 
 from flask import Flask, Response
 
+from api.gate import Gate
 from api.rsgi import Server
 
 
 def create_app() -> Flask:
     app = Flask(__name__, static_folder=None)
+    app.extensions["gate"] = Gate("", "")
 
     @app.post("/predict")
     def predict() -> Response:
