@@ -6,13 +6,12 @@ from typing import Any
 
 from flask import Flask, Response
 
-from api.gate import Gate
 from api.rsgi import Server
 
 
 def create_app() -> Flask:
     app = Flask(__name__, static_folder=None)
-    app.extensions["gate"] = Gate("", "")
+    app.extensions["gate"] = lambda _environ: ""  # nobody is refused
 
     @app.post("/predict")
     def predict() -> Response:
