@@ -227,7 +227,6 @@ def test_the_worst_mix_stays_within_the_memory_of_the_container(serve_kept):
             thread.join(90)
     assert 200 in answers
     assert len(api.workers()) == WORKERS
-    print(f"peak of all processes: {peak(api):.0f} MB of {api_memory(WORKERS)}; {len(answers)} answers")
     assert peak(api) <= api_memory(WORKERS)
 
 

@@ -112,7 +112,6 @@ def test_no_request_breaks_anything(serve_kept):
     # Each refusal of ours is in the events, and no other.
     refused = [event["http.response.status_code"] for event in api.events() if event["event.dataset"] == "lab.request"]
     counted = {status: refused.count(status) for status in set(refused)}
-    print(ours, theirs, counted)
     assert all(counted.get(status, 0) >= count for status, count in ours.items() if status > 400)
     time.sleep(2)  # the other worker leaves its counts every second
     text = api.ask("GET", "/metrics")[1].decode()
