@@ -7,11 +7,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from flask import Flask, Request
+from flask import Flask, Request, Response
 from werkzeug.routing import MapAdapter
 
 from api import apm, edge, replies
 from api.follower import Follower
+from api.gate import Gate
 from api.metrics import Metrics
 from api.routes import Routes
 from lab.events import Writer
@@ -26,6 +27,13 @@ class Api(Flask):
             return None
         return MapAdapter(self.url_map, "", "/", "", "http", request.path, request.method)
 
+    def make_default_options_response(self) -> Response:
+        """The methods of the route, and no content: Flask's own is empty HTML."""
+        answer = super().make_default_options_response()
+        answer.status_code = 204
+        del answer.headers["Content-Type"]
+        return answer
+
 
 def create_app(test_config: Mapping[str, str] | None = None) -> Flask:
     """Make the app from the environment, or from `test_config`.
@@ -33,7 +41,8 @@ def create_app(test_config: Mapping[str, str] | None = None) -> Flask:
     MLFLOW_TRACKING_URI and MODEL_NAME: whose champion; EVENTS_DIR: where events go; KEEP_DIR: where the last good
     model is kept; PACKAGE_DIR: where the image holds the model it was built with, if any; METRICS_DIR: what the workers
     count together; EVENTS_DAYS and EVENTS_MB: when event files are deleted; FOLLOW_SECONDS: how often to look at the
-    alias; API_KEY: asked for when set.
+    alias; API_KEY: asked for when set; ALLOWED_HOSTS: names that clients may use for this API besides those of the
+    loopback.
     """
     config = os.environ if test_config is None else test_config
     app = Api(__name__, static_folder=None)
@@ -43,12 +52,13 @@ def create_app(test_config: Mapping[str, str] | None = None) -> Flask:
     metrics = Metrics(Path(config["METRICS_DIR"]))
     baked = Path(config["PACKAGE_DIR"]) if config.get("PACKAGE_DIR") else None
     follower = Follower(registry, Path(config["KEEP_DIR"]), baked, events, metrics)
-    app.extensions |= {"follower": follower, "events": events}
+    gate = Gate(config.get("API_KEY", ""), config.get("ALLOWED_HOSTS", ""))
+    app.extensions |= {"follower": follower, "events": events, "gate": gate}
     Routes(follower, events, metrics, keyed=bool(config.get("API_KEY"))).register(app)
     replies.register(app)
     if config.get("ELASTIC_APM_SERVER_URL"):
         apm.start(app, follower)
-    app.wsgi_app = edge.wrap(app.wsgi_app, events, metrics, config.get("API_KEY", ""))  # type: ignore[method-assign,assignment]
+    app.wsgi_app = edge.wrap(app.wsgi_app, events, metrics, gate)  # type: ignore[method-assign,assignment]
     metrics.start()
     follower.start(float(config.get("FOLLOW_SECONDS", "1")))
     # What is there now stays, and a request leaves next to no cycles: the collector need not run every tenth one.

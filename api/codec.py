@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -17,8 +19,15 @@ from numpy.typing import NDArray
 from lab.card import BATCH_ROWS, Card, Feature
 
 MAX_INSTANCES = BATCH_ROWS
-# More faults than this are counted, not listed.
+# After so many faults nothing more is read: to look for all of them could take seconds.
 MAX_LISTED = 100
+# Bytes that one record may have, alone or in a batch.
+MAX_RECORD = 64 * 1024
+# Fields a record that are read although the model has no such feature, so that they can be named.
+UNKNOWN_READ = 10
+# Larger bodies are measured before anything is made of them: 16 MiB of `{}` would become half a gigabyte.
+MEASURED = 2**20
+Body = bytes | bytearray
 # Where in a body a fault is, as keys and positions, and what it is.
 Path = tuple[str | int, ...]
 Faults = dict[Path, str]
@@ -35,8 +44,7 @@ class InvalidError(Exception):
 
     @property
     def errors(self) -> list[dict[str, str]]:
-        listed = list(self.faults.items())[:MAX_LISTED]
-        return [{"detail": fault, "pointer": "#" + "".join(map(_token, path))} for path, fault in listed]
+        return [{"detail": fault, "pointer": "#" + "".join(map(_token, path))} for path, fault in self.faults.items()]
 
 
 @dataclass(frozen=True)
@@ -63,32 +71,34 @@ class Codec:
         batch = msgspec.defstruct("Batch", [("instances", instances)], forbid_unknown_fields=True)
         self._one = msgspec.json.Decoder(record)
         self._many: msgspec.json.Decoder[Any] = msgspec.json.Decoder(batch)
+        # What the largest batch holds of each; the names of features may have some, too.
+        braces, commas = (sum(name.count(mark) for name in self._names) for mark in "{,")
+        self._most_braces = 1 + MAX_INSTANCES * (1 + braces)
+        self._most_commas = MAX_INSTANCES * (len(self._names) + commas + UNKNOWN_READ)
 
-    def one(self, body: bytes) -> Records:
-        """Read one record; raise InvalidError that names every fault."""
-        try:
-            record = self._one.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            value = _parse(body)
-            self._refuse(dict(self._faults(value)))
-            return self._records([value])
+    def one(self, body: Body) -> Records:
+        """Read one record; raise InvalidError that names every fault, up to MAX_LISTED."""
+        record = _decoded(self._one, body)
+        if record is None:
+            return self._records([self._value(body)])
         values = _as_tuple(record)
         # A valid record has no text but its keys; more quotes than for one of each mean a key given twice.
         if body.count(b'"') != 2 * (len(values) - values.count(UNSET)):
-            _parse(body)
+            return self._records([self._value(body)])
         return Records(self._rows([values]), [record])
 
-    def many(self, body: bytes) -> Records:
-        """Read `{"instances": [record, …]}`; raise InvalidError that names every fault."""
-        try:
-            records = self._many.decode(body).instances
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return self._records(self._checked_instances(_parse(body)))
-        values = [_as_tuple(record) for record in records]
+    def many(self, body: Body) -> Records:
+        """Read `{"instances": [record, …]}`; raise InvalidError that names every fault, up to MAX_LISTED."""
+        if len(body) > MEASURED:
+            self._measure(body)
+        batch = _decoded(self._many, body)
+        if batch is None:
+            return self._records(self._values(body))
+        values = [_as_tuple(record) for record in batch.instances]
         unset = sum(row.count(UNSET) for row in values) if self._nullable else 0
         if body.count(b'"') != 2 * (1 + len(values) * len(self._features) - unset):
-            _parse(body)
-        return Records(self._rows(values), records)
+            return self._records(self._values(body))
+        return Records(self._rows(values), batch.instances)
 
     def _rows(self, values: list[tuple[Any, ...]]) -> NDArray[np.float32]:
         if self._nullable:
@@ -99,38 +109,100 @@ class Codec:
         rows = [tuple(value.get(feature.name) for feature in self._features) for value in values]
         return Records(np.array(rows, dtype=np.float32), values)
 
-    def _checked_instances(self, value: Any) -> list[dict[str, Any]]:
-        if not isinstance(value, dict) or not isinstance(value.get("instances"), list):
-            raise InvalidError('the body must be a JSON object {"instances": [record, …]}')
-        self._refuse({(name,): "is unknown" for name in value.keys() - {"instances"}})
-        instances: list[dict[str, Any]] = value["instances"]
-        if not 1 <= len(instances) <= MAX_INSTANCES:
-            raise InvalidError(
-                f"a batch has 1 to {MAX_INSTANCES} instances, this one {len(instances)}",
-                {("instances",): f"must have 1 to {MAX_INSTANCES} records"},
-            )
-        faults: Faults = {}
-        for place, record in enumerate(instances):
-            faults |= {("instances", place, *path): fault for path, fault in self._faults(record)}
-        self._refuse(faults)
-        return instances
+    def _measure(self, body: Body) -> None:
+        """Raise InvalidError for a body that holds more than any batch; this makes no objects of it."""
+        if body.count(b"{") > self._most_braces or body.count(b",") > self._most_commas:
+            _raw(msgspec.Raw, body)
+            raise _wrong_count(f"and {len(self._names)} features each: this body holds more than that")
 
-    def _faults(self, record: Any) -> Iterable[tuple[Path, str]]:
+    def _values(self, body: Body) -> list[dict[str, Any]]:
+        """The instances of a batch, read one by one, so that only the present one takes memory."""
+        whole = _raw(dict[str, msgspec.Raw], body)
+        if "instances" not in whole:
+            raise InvalidError(_NO_BATCH)
+        _refuse({(name,): "is unknown" for name in islice(whole.keys() - {"instances"}, MAX_LISTED)})
+        inner = whole["instances"]
+        begin = body.find(b"[")
+        # One key before the list and nothing after it, else the key is given twice, and `inner` is its last value.
+        after = body[begin + memoryview(inner).nbytes :]
+        if body.count(b'"', 0, max(begin, 0)) > 2 or after.strip(b" \t\r\n") != b"}":
+            _raw(list[msgspec.Raw], inner)
+            _refuse({("instances",): "is given more than once"})
+        records = _raw(list[msgspec.Raw], inner)
+        if not 1 <= len(records) <= MAX_INSTANCES:
+            raise _wrong_count(f"this one {len(records)}")
+        values: list[dict[str, Any]] = []
+        faults: Faults = {}
+        for place, record in enumerate(records):
+            try:
+                values.append(self._value(bytes(record)))
+            except InvalidError as error:
+                if not error.faults:
+                    raise
+                faults |= {("instances", place, *path): fault for path, fault in error.faults.items()}
+                if len(faults) >= MAX_LISTED:
+                    break
+        _refuse(dict(islice(faults.items(), MAX_LISTED)))
+        return values
+
+    def _value(self, text: Body) -> dict[str, Any]:
+        """One record that holds whatever the card allows; raise InvalidError."""
+        if len(text) > MAX_RECORD:
+            _refuse({(): f"is longer than a record may be: {MAX_RECORD} bytes"})
+        value = _parse(text)
+        _refuse(dict(islice(self._faults(value), MAX_LISTED)))
+        record: dict[str, Any] = value
+        return record
+
+    def _faults(self, record: Any) -> Iterator[tuple[Path, str]]:
         if not isinstance(record, dict):
             yield (), "must be a JSON object with one value a feature"
             return
         for feature in self._features:
             if fault := _fault(feature, record):
                 yield (feature.name,), fault
-        for name in record.keys() - self._names:
-            yield (name,), "is not a feature of this model"
-
-    def _refuse(self, faults: Faults) -> None:
-        if faults:
-            raise InvalidError(f"{len(faults)} field(s) are wrong", faults)
+        for name in record:
+            if name not in self._names:
+                yield (name,), "is not a feature of this model"
 
 
-def feedback(card: Card, body: bytes) -> tuple[str, str]:
+_NO_BATCH = 'the body must be a JSON object {"instances": [record, …]}'
+
+
+def _refuse(faults: Faults) -> None:
+    """Raise InvalidError if there is a fault."""
+    if len(faults) >= MAX_LISTED:
+        raise InvalidError(f"{MAX_LISTED} field(s) or more are wrong; this many are listed", faults)
+    if faults:
+        raise InvalidError(f"{len(faults)} field(s) are wrong", faults)
+
+
+def _wrong_count(more: str) -> InvalidError:
+    return InvalidError(
+        f"a batch has 1 to {MAX_INSTANCES} instances, {more}",
+        {("instances",): f"must have 1 to {MAX_INSTANCES} records"},
+    )
+
+
+def _decoded(decoder: msgspec.json.Decoder[Any], body: Body) -> Any:
+    """What the body holds, None when it does not fit. An error may hold the whole body: it ends here."""
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _raw(kind: Any, body: Body) -> Any:
+    """Decode the outermost level of a batch, the rest as it stands; raise InvalidError."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise InvalidError(_NO_BATCH) from error
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        raise _no_json(error) from error
+
+
+def feedback(card: Card, body: Body) -> tuple[str, str]:
     """Read `{"prediction_id": …, "label": …}` and give both; raise InvalidError that names every fault."""
     value, wanted = _parse(body), {"prediction_id", "label"}
     if not isinstance(value, dict):
@@ -142,8 +214,7 @@ def feedback(card: Card, body: bytes) -> tuple[str, str]:
     classes = (card.classes.negative, card.classes.positive)
     if "label" in value and value["label"] not in classes:
         faults["label",] = f"is neither {classes[0]} nor {classes[1]}"
-    if faults:
-        raise InvalidError(f"{len(faults)} field(s) are wrong", faults)
+    _refuse(dict(islice(faults.items(), MAX_LISTED)))
     return value["prediction_id"].lower(), value["label"]
 
 
@@ -173,22 +244,29 @@ def _fault(feature: Feature, record: dict[str, Any]) -> str:
     return ""
 
 
-def _parse(body: bytes) -> Any:
+def _parse(body: Body) -> Any:
     """JSON by its letter (RFC 8259: UTF-8, no NaN), and no key twice in an object; raise InvalidError."""
     try:
-        msgspec.json.decode(body)  # stricter than the standard library
+        value = msgspec.json.decode(body)  # stricter than the standard library
+        # With two quotes a key and no others, no key is given twice.
+        if isinstance(value, dict) and body.count(b'"') == 2 * len(value):
+            return value
         return json.loads(body.decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
-        raise InvalidError(f"the body is not JSON: {error}"[:300]) from error
+        raise _no_json(error) from error
+
+
+def _no_json(error: Exception) -> InvalidError:
+    return InvalidError(f"the body is not JSON: {error}"[:300])
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
+        counts = Counter(name for name, _ in pairs)
+        twice = (name for name, count in counts.items() if count > 1)
         raise InvalidError(
-            "a key is given twice",
-            {(name,): "is given more than once" for name in found if names.count(name) > 1},
+            "a key is given twice", {(name,): "is given more than once" for name in islice(twice, MAX_LISTED)}
         )
     return found
 

@@ -5,7 +5,6 @@ Plain WSGI and not hooks of Flask's, for it is on the way of every prediction an
 
 from __future__ import annotations
 
-import hmac
 import logging
 import threading
 from collections.abc import Callable, Iterable
@@ -15,19 +14,16 @@ from typing import Any
 
 from uuid_utils import uuid4, uuid7
 
+from api.codec import MAX_RECORD, Body
 from api.environ import BEGUN, BODY, FAULT, FIELDS
+from api.gate import ROUTES, Gate
 from api.metrics import Metrics
-from api.replies import no_body, unauthorized
+from api.replies import broken, refused
 from api.trace import trace_id
 from lab.events import NotRecordedError, Request, Writer
 
-ROUTES = frozenset(
-    {"/predict", "/predict/batch", "/feedback", "/model", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"}
-)
-# What needs no key: a load balancer's probes, and what only describes the rest.
-OPEN = ("/healthz", "/readyz", "/openapi.json", "/docs")
 # Bytes that a body may have: a record of a hundred features fits in the first, a batch of ten thousand in the second.
-LIMITS = {"/predict": 64 * 1024, "/predict/batch": 16 * 2**20, "/feedback": 64 * 1024}
+LIMITS = {"/predict": MAX_RECORD, "/predict/batch": 16 * 2**20, "/feedback": 64 * 1024}
 _PLAIN = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
 # What OWASP's REST cheat sheet asks of an API; those for older browsers and for TLS are a load balancer's.
 _JSON = [*_PLAIN, ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")]
@@ -43,13 +39,13 @@ Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 log = logging.getLogger(__name__)
 
 
-def wrap(wsgi: Wsgi, events: Writer, metrics: Metrics, key: str) -> Wsgi:
-    """Give the app with all of that around it; when there is a `key`, a request must bring it in X-API-Key.
+def wrap(wsgi: Wsgi, events: Writer, metrics: Metrics, gate: Gate) -> Wsgi:
+    """Give the app with all of that around it.
 
     Under a server with threads, these only wait for bodies side by side. What comes after takes turns: it is too short
     to share a core, and handing the interpreter to and fro in the middle of it costs a fifth of the throughput.
     """
-    turn, wanted = threading.Lock(), key.encode()
+    turn = threading.Lock()
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         begun = environ.setdefault(BEGUN, perf_counter_ns())
@@ -62,15 +58,15 @@ def wrap(wsgi: Wsgi, events: Writer, metrics: Metrics, key: str) -> Wsgi:
             answered = status[:3]
             return start_response(status, headers + (_DOCS if path.startswith("/docs") else _JSON), exc_info)
 
-        answer: Wsgi = wsgi
-        if not allowed(environ, wanted):
-            answer = unauthorized()
-        elif FAULT in environ:
-            answer = no_body(environ[FAULT])
-        else:
+        fault = gate(environ) or environ.get(FAULT)
+        if not fault and BODY not in environ:
             environ[BODY] = _read(environ, LIMITS.get(path, 0))
         with turn:
-            body = answer(environ, start)
+            try:
+                body = (refused(fault) if fault else wsgi)(environ, start)
+            except Exception:  # what Flask does not catch: nothing of a request may pass by its event
+                log.exception("a request failed")
+                body = broken()(environ, start)
             route = path if path in ROUTES else "other"
             took = perf_counter_ns() - begun
             metrics.request(route, answered, took)
@@ -81,14 +77,7 @@ def wrap(wsgi: Wsgi, events: Writer, metrics: Metrics, key: str) -> Wsgi:
     return app
 
 
-def allowed(environ: dict[str, Any], wanted: bytes) -> bool:
-    """Whether the request needs no key, or brings it."""
-    if not wanted or environ["PATH_INFO"].startswith(OPEN):
-        return True
-    return hmac.compare_digest(environ.get("HTTP_X_API_KEY", "").encode("latin-1"), wanted)
-
-
-def _read(environ: dict[str, Any], limit: int) -> bytes | None:
+def _read(environ: dict[str, Any], limit: int) -> Body | None:
     """The body; None if it is longer than `limit`."""
     length = environ.get("CONTENT_LENGTH") or ""
     if length.isdigit() and int(length) > limit:

@@ -116,10 +116,11 @@ class Metrics(Collector):
         yield from _models(workers)
 
     def _snapshots(self) -> list[Snapshot]:
-        """All workers' snapshots, dead ones' too: their counts stay."""
-        self._write()
-        found = []
+        """This worker's counts, and what the others left, dead ones too: their counts stay."""
+        found = [self._own]
         for path in sorted(self._folder.glob("*.json")):
+            if path.stem == str(self._own.pid):
+                continue
             try:
                 found.append(msgspec.json.decode(path.read_bytes(), type=Snapshot))
             except (OSError, msgspec.DecodeError):  # one more second and it is there

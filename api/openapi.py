@@ -41,8 +41,8 @@ def _paths() -> dict[str, Any]:
     refusals = {
         "400": _problem("The body is not what is asked for."),
         "413": _problem("The body is too large."),
-        "415": _problem("The body is not sent as application/json."),
-        "422": _problem("Fields are wrong; `errors` names every one."),
+        "415": _problem("The body is not sent as application/json, or not as it is (Content-Encoding)."),
+        "422": _problem("Fields are wrong; `errors` names every one, up to 100."),
         "500": _problem("The model gives no probability for a record; of a batch nothing is answered then."),
         "503": _problem("There is no model yet, or the answer cannot be recorded."),
     }

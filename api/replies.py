@@ -8,8 +8,8 @@ import msgspec
 from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
+from api import environ
 from api.codec import InvalidError
-from api.environ import FIELDS, LATE
 from api.trace import trace_id
 from lab.events import NotRecordedError
 from lab.package import ModelError
@@ -31,21 +31,40 @@ def problem(status: int, title: str, detail: str, **more: Any) -> Response:
     return reply({**body, "trace_id": trace_id.get()}, status, "application/problem+json")
 
 
-def unauthorized() -> Response:
-    answer = problem(401, "Unauthorized", "send the key in X-API-Key")
-    answer.headers["WWW-Authenticate"] = "ApiKey"
-    return answer
-
-
-def no_body(fault: str) -> Response:
-    """The answer to a request whose body the server could not wait for."""
-    if fault == LATE:
-        answer = problem(408, "Request Timeout", "the body did not come in time: send it again, at once")
-    else:
-        answer = problem(503, "Busy", "too many bodies are on their way: send it again in a while")
+def refused(fault: str) -> Response:
+    """The answer to a request that no view sees; `fault` is one of `api.environ`'s."""
+    answer = problem(*_REFUSALS[fault])
+    if fault == environ.NO_KEY:
+        answer.headers["WWW-Authenticate"] = "ApiKey"
+    if fault == environ.BUSY:
         answer.headers["Retry-After"] = "5"
-    answer.headers["Connection"] = "close"
+    if fault in (environ.LATE, environ.BUSY):
+        answer.headers["Connection"] = "close"
     return answer
+
+
+def broken() -> Response:
+    return problem(500, "Internal Server Error", "this is a fault of the API: its log has the trace")
+
+
+def cut() -> tuple[int, list[tuple[str, str]], bytes]:
+    """What a client could still read that ended in the middle of its body."""
+    answer = problem(400, "Bad Request", "the body ends in the middle: send it again, whole")
+    return 400, [("Content-Type", answer.content_type), ("Connection", "close")], answer.get_data()
+
+
+_REFUSALS = {
+    environ.NO_HOST: (400, "Bad Request", "send one Host header, with a name or an address"),
+    environ.OTHER_HOST: (
+        421,
+        "Misdirected Request",
+        "this API does not go by the name in Host: ask 127.0.0.1 or localhost, or add the name to ALLOWED_HOSTS",
+    ),
+    environ.NO_KEY: (401, "Unauthorized", "send the key in X-API-Key"),
+    environ.NO_ROUTE: (404, "Not Found", "there is nothing here: GET /openapi.json names what there is"),
+    environ.LATE: (408, "Request Timeout", "the body did not come in time: send it again, at once"),
+    environ.BUSY: (503, "Busy", "too much is on its way: send it again in a while"),
+}
 
 
 def register(app: Flask) -> None:
@@ -60,7 +79,7 @@ def _invalid(error: InvalidError) -> Response:
     model = current_app.extensions["follower"].model
     named = {part for path in error.faults for part in path}
     known = [feature.name for feature in model.card.features] if model else []
-    request.environ[FIELDS] = [name for name in known if name in named]
+    request.environ[environ.FIELDS] = [name for name in known if name in named]
     if error.faults:
         return problem(422, "Invalid request", error.detail, errors=error.errors)
     return problem(400, "Invalid request", error.detail)

@@ -16,7 +16,7 @@ from uuid_utils import uuid7
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from api import codec, edge, openapi
-from api.codec import Records
+from api.codec import Body, Records
 from api.environ import BEGUN, BODY
 from api.follower import Follower
 from api.metrics import Metrics
@@ -129,11 +129,11 @@ class Routes:
         return reply(openapi.document(self._model(), keyed=self.keyed))
 
     def docs(self) -> Response:
-        return send_from_directory(DOCS, "index.html")
+        return _file(DOCS, "index.html")
 
     def docs_file(self, name: str) -> Response:
         """Our own start.js, and Swagger UI as its package ships it: nothing comes from the internet."""
-        return send_from_directory(DOCS if name == "start.js" else SWAGGER_UI, name)
+        return _file(DOCS if name == "start.js" else SWAGGER_UI, name)
 
     def _model(self) -> Model:
         if (model := self.follower.model) is None:
@@ -173,10 +173,17 @@ class Routes:
         return answers
 
 
-def _body(environ: dict[str, Any]) -> bytes:
+def _file(folder: Path, name: str) -> Response:
+    """Whole: nothing here may be kept, so that there is nothing to compare with."""
+    return send_from_directory(folder, name, conditional=False, etag=False, last_modified=None)
+
+
+def _body(environ: dict[str, Any]) -> Body:
     if environ.get("CONTENT_TYPE") != JSON and request.mimetype != JSON:
         raise UnsupportedMediaType(f"send {JSON}")
-    body: bytes | None = environ[BODY]
+    if environ.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
+        raise UnsupportedMediaType("send it as it is, without Content-Encoding")
+    body: Body | None = environ[BODY]
     if body is None:
         raise RequestEntityTooLarge(f"this body may have {edge.LIMITS[environ['PATH_INFO']]} bytes")
     return body

@@ -10,26 +10,40 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Iterable
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from io import BytesIO
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, BinaryIO
 
 from flask import Flask
-from granian.rsgi import HTTPProtocol, ProtocolClosed, ProtocolError, Scope  # type: ignore[attr-defined]
+from granian.rsgi import HTTPProtocol, Scope  # type: ignore[attr-defined]
 
 from api import create_app
-from api.edge import LIMITS, Wsgi, allowed
-from api.environ import BEGUN, BUSY, FAULT, LATE
+from api.bodies import BODY_SECONDS, SMALL, CutError, Room
+from api.connections import watch
+from api.edge import LIMITS, Wsgi
+from api.environ import BEGUN, BUSY, FAULT
+from api.replies import cut
 
-# In which a whole body must be here: the largest batch at 5 Mbit/s.
-BODY_SECONDS = 30.0
-# What all the batches that a worker waits for may have together: slow clients must not fill its memory, and those
-# with one record must not suffer from those with many.
-ALL_BATCHES, SMALL = 64 * 2**20, LIMITS["/predict"]
-# A body beyond its limit is read and dropped up to here, so that the client reads the refusal; then it is cut.
-MOST_READ = 32 * 2**20
+# Answers up to here are handed over at once; larger ones in pieces of this size, as the client reads them.
+PIECE = 128 * 1024
+
+
+class File:
+    """WSGI's `wsgi.file_wrapper`: Granian reads the file itself, a piece at a time."""
+
+    def __init__(self, file: BinaryIO, size: int = PIECE) -> None:
+        self.name: str = file.name
+        self._file, self._size = file, size
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(lambda: self._file.read(self._size), b"")
+
+    def close(self) -> None:
+        self._file.close()
+
+
 _FIXED = {
     "SCRIPT_NAME": "",
     "wsgi.version": (1, 0),
@@ -37,7 +51,9 @@ _FIXED = {
     "wsgi.multithread": False,
     "wsgi.multiprocess": True,
     "wsgi.run_once": False,
+    "wsgi.file_wrapper": File,
 }
+Answer = tuple[int, list[tuple[str, str]], bytes | File]
 
 
 class Server:
@@ -48,75 +64,86 @@ class Server:
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Make the app when the worker begins: its threads would not outlive the fork."""
-        self._app: Wsgi = self._make().wsgi_app
-        self._seconds = float(os.environ.get("BODY_SECONDS", BODY_SECONDS))
-        self._key, self._awaited = os.environ.get("API_KEY", "").encode(), 0
+        app = self._make()
+        self._app: Wsgi = app.wsgi_app
+        self._gate = app.extensions["gate"]
+        self._room = Room(float(os.environ.get("BODY_SECONDS", BODY_SECONDS)))
+        # Those with large bodies come one after the other, and after each of them come those with small ones.
+        self._turn = asyncio.Lock()
+        watch(loop)
 
     async def __rsgi__(self, scope: Scope, protocol: HTTPProtocol) -> None:
         environ = _environ(scope)
-        if environ["REQUEST_METHOD"] not in ("GET", "HEAD") and allowed(environ, self._key):
-            await self._receive(environ, protocol)
-        protocol.response_bytes(*_answer(self._app, environ))
-
-    async def _receive(self, environ: dict[str, Any], protocol: HTTPProtocol) -> None:
-        """Put the body into `environ`, or why there is none."""
-        length, limit = environ.get("CONTENT_LENGTH", ""), LIMITS.get(environ["PATH_INFO"], 0)
-        size = min(int(length), limit) if length.isdigit() else limit
-        if size <= SMALL:
-            size = 0
-        elif self._awaited + size > ALL_BATCHES:
-            environ[FAULT] = BUSY
+        if environ["REQUEST_METHOD"] in ("GET", "HEAD") or self._gate(environ):
+            await self._send(protocol, _answer(self._app, environ))
             return
-        self._awaited += size
         try:
-            async with asyncio.timeout(self._seconds):
-                environ["wsgi.input"] = await _body(length, limit, protocol)
-        except TimeoutError:
-            environ[FAULT] = LATE
-        except (ProtocolClosed, ProtocolError):  # the client left half-way: it reads no answer
-            pass
+            taken = await self._room.receive(environ, protocol, LIMITS.get(environ["PATH_INFO"], 0))
+        except CutError:
+            protocol.response_bytes(*cut())
+            return
+        try:
+            if taken <= SMALL and environ["PATH_INFO"] != "/predict/batch":
+                answer = _answer(self._app, environ)
+            else:
+                async with self._turn:
+                    if self._room.full and FAULT not in environ:
+                        environ[FAULT] = BUSY
+                    answer = _answer(self._app, environ)
         finally:
-            self._awaited -= size
+            environ.clear()
+            self._room.give_back(taken)
+        sending = self._send(protocol, answer)
+        del answer
+        await sending
 
-
-async def _body(length: str, limit: int, protocol: HTTPProtocol) -> BytesIO:
-    """The body, up to a byte more than its route allows, for the app to refuse."""
-    if length.isdigit() and int(length) <= limit:
-        return BytesIO(await protocol())
-    kept, seen = bytearray(), 0
-    async for part in protocol:
-        kept += part[: limit + 1 - len(kept)]
-        seen += len(part)
-        if seen > MOST_READ:
-            break
-    return BytesIO(bytes(kept))
+    async def _send(self, protocol: HTTPProtocol, answer: Answer) -> None:
+        """Hand the answer to Granian, which keeps what the client does not read: a large one counts until then."""
+        status, headers, body = answer
+        if isinstance(body, File):
+            protocol.response_file(status, headers, body.name)
+        elif len(body) <= PIECE:
+            protocol.response_bytes(status, headers, body)
+        else:
+            size = len(body)
+            self._room.take(size)
+            try:
+                stream = protocol.response_stream(status, headers)
+                for begin in range(0, size, PIECE):
+                    await stream.send_bytes(body[begin : begin + PIECE])
+                del answer, body, stream
+                await protocol.client_disconnect()  # or when the client has read all but the last piece
+            finally:
+                self._room.give_back(size)
 
 
 def _environ(scope: Scope) -> dict[str, Any]:
     """What PEP 3333 asks for, without the body."""
-    path, (name, _, port) = scope.path, scope.server.rpartition(":")
+    path, query, version = scope.path, scope.query_string, scope.http_version
+    name, _, port = scope.server.rpartition(":")
     environ: dict[str, Any] = {
         **_FIXED,
         BEGUN: perf_counter_ns(),
         "wsgi.input": BytesIO(),
         "REQUEST_METHOD": scope.method,
         "PATH_INFO": path if path.isascii() else path.encode().decode("latin-1"),
-        "QUERY_STRING": scope.query_string,
+        "QUERY_STRING": query if query.isascii() else query.encode().decode("latin-1"),
         "SERVER_NAME": name,
         "SERVER_PORT": port,
-        "SERVER_PROTOCOL": f"HTTP/{scope.http_version}",
+        "SERVER_PROTOCOL": "HTTP/1.1" if version == "1.1" else f"HTTP/{version}.0",
         "REMOTE_ADDR": scope.client.rpartition(":")[0],
         "wsgi.url_scheme": scope.scheme,
     }
-    if scope.authority:  # HTTP/2 has no Host
-        environ["HTTP_HOST"] = scope.authority
     for header, value in scope.headers.items():
         if key := _key(header):
             environ[key] = f"{environ[key]}, {value}" if key in environ else value
+    # A proxy's form of a request names the host twice, and the first one counts.
+    if (authority := scope.authority) and "," not in environ.get("HTTP_HOST", ","):
+        environ["HTTP_HOST"] = authority
     return environ
 
 
-@cache
+@lru_cache(maxsize=128)
 def _key(header: str) -> str:
     """The header's name in `environ`; none for one with an underscore, which could pass for another."""
     if "_" in header:
@@ -125,7 +152,7 @@ def _key(header: str) -> str:
     return name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"
 
 
-def _answer(app: Wsgi, environ: dict[str, Any]) -> tuple[int, list[tuple[str, str]], bytes]:
+def _answer(app: Wsgi, environ: dict[str, Any]) -> Answer:
     """Run the app to its end; give status, headers and body."""
     status, headers = "", []
 
@@ -135,7 +162,7 @@ def _answer(app: Wsgi, environ: dict[str, Any]) -> tuple[int, list[tuple[str, st
 
     parts: Iterable[bytes] = app(environ, start)
     try:
-        body = b"".join(parts)
+        body = parts if isinstance(parts, File) else b"".join(parts)
     finally:
         if hasattr(parts, "close"):
             parts.close()

@@ -46,13 +46,18 @@ def _told(settings: Settings) -> dict[str, str]:
         "LAB_UID": str(user),
         "LAB_GID": str(group),
         "DOCKER_GID": shell.get("DOCKER_GID") or str(container_preflight.socket_group()),
-        "API_MEMORY": f"{256 + 128 * settings.number('API_WORKERS', 1, 64)}m",
+        "API_MEMORY": f"{api_memory(settings.number('API_WORKERS', 1, 64))}m",
         # An attestation would make every build another image, and every `up` other containers.
         "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
     }
     if not settings.lite and not settings["ELASTIC_APM_SERVER_URL"]:
         told["ELASTIC_APM_SERVER_URL"] = "http://apm-server:8200"
     return told
+
+
+def api_memory(workers: int) -> int:
+    """What the API's container may take, in MB: more than two workers took under all attacks at once, 495."""
+    return 256 + 192 * workers
 
 
 def check(settings: Settings) -> None:

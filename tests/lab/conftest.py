@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 import urllib3
@@ -29,6 +30,7 @@ from lab.registry import Registry, Version
 from lab.settings import ROOT
 from tests.conftest import free_port
 from tests.lab.page import browser, page  # noqa: F401
+from tests.unit.conftest import package  # noqa: F401
 
 WORKERS = 2
 BENIGN = {
@@ -137,6 +139,23 @@ def store(registry: Registry, run_id: str, folder: str, files: tuple[bytes, byte
         url = f"{registry.url}/api/2.0/mlflow-artifacts/artifacts/{path}/{name}"
         assert urllib3.request("PUT", url, body=body).status == 200
     return registry.register(run_id, path, {})
+
+
+@pytest.fixture
+def serve_kept(start_api, tmp_path, package):  # noqa: F811
+    """Start an API that has a small model, and no registry."""
+    described, onnx = package
+    kept = {"version": 7, "card": msgspec.json.encode(described), "model": onnx}
+
+    def start(**variables: str) -> Api:
+        (tmp_path / "keep").mkdir(exist_ok=True)
+        (tmp_path / "keep" / "small.msgpack").write_bytes(msgspec.msgpack.encode(kept))
+        wanted = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MODEL_NAME": "small", "FOLLOW_SECONDS": "3600"}
+        api = start_api(**{**wanted, "API_KEY": "", "ALLOWED_HOSTS": "", **variables})
+        assert eventually(lambda: api.ready() and len(api.workers()) == WORKERS)
+        return api
+
+    return start
 
 
 def _alive(api: Api) -> bool:

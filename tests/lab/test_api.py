@@ -227,7 +227,7 @@ def test_a_graceful_stop_answers_what_was_accepted(serve):
     assert answers == [(200, 10_000)] * 4
 
 
-HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
 def test_slow_clients_do_not_stop_the_others(serve):
@@ -251,7 +251,7 @@ def test_slow_clients_do_not_stop_the_others(serve):
 
 
 def test_slow_batches_do_not_fill_the_memory(serve):
-    """Beyond what a worker may wait for they are told to come again; single records are answered all the while."""
+    """What they send counts: beyond a limit they are told to come again. Single records are answered all the while."""
     api = serve(BODY_SECONDS="3")
     assert eventually(api.all_ready)
     head = HEAD.replace(b"/predict", b"/predict/batch") + b"Content-Length: 16000000\r\n\r\n{"
@@ -259,15 +259,24 @@ def test_slow_batches_do_not_fill_the_memory(serve):
         slow = [stack.enter_context(socket.create_connection(("127.0.0.1", api.port))) for _ in range(20)]
         for connection in slow:
             connection.settimeout(30)
-            connection.sendall(head)
+            with contextlib.suppress(OSError):  # one that is refused in the middle
+                connection.sendall(head + b" " * 10_000_000)
         for _ in range(50):
             assert api.ask("POST", "/predict", BENIGN)[0] == 200
-        answers = [connection.makefile("rb").read() for connection in slow]
+        answers = [_read(connection) for connection in slow]
     refused = [answer for answer in answers if answer.startswith(b"HTTP/1.1 503 ") and b"Busy" in answer]
     late = [answer for answer in answers if answer.startswith(b"HTTP/1.1 408 ")]
-    assert len(refused) + len(late) == 20
-    assert 12 <= len(refused) <= 16, "four a worker may be waited for; one worker may have got them all"
+    assert 5 <= len(late) <= 10, "five a worker make 48 MiB; one worker may have got them all"
+    assert len(refused) + len(late) + answers.count(b"") == 20
+    assert refused
     assert api.ask("POST", "/predict/batch", {"instances": [BENIGN] * 1000})[0] == 200
+
+
+def _read(connection: socket.socket) -> bytes:
+    """The answer, if it comes before the reset: the client was still sending when it was refused."""
+    with contextlib.suppress(ConnectionResetError):
+        return connection.makefile("rb").read()
+    return b""
 
 
 def test_without_the_key_no_body_is_awaited(serve):
@@ -297,14 +306,15 @@ def test_bodies_of_every_length(serve, size, status, chunked):
 
 
 def test_a_client_that_leaves_half_way(serve):
-    """Nothing is recorded as answered, and the others do not notice."""
+    """Nothing is recorded of it, neither an answer nor a fault, and the others do not notice."""
     api = serve()
     assert eventually(api.all_ready)
     for length in (b"Content-Length: 200\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n5\r\n{"):
         with socket.create_connection(("127.0.0.1", api.port)) as leaver:
             leaver.sendall(HEAD + length)
         assert api.ask("POST", "/predict", BENIGN)[0] == 200
-    assert len([event for event in api.events() if event["event.dataset"] == "lab.prediction"]) == 2
+    assert [event["event.dataset"] for event in api.events()] == ["lab.prediction"] * 2
+    assert "400" not in api.ask("GET", "/metrics")[1].decode()
 
 
 def test_a_header_cannot_pass_for_another(serve):

@@ -119,7 +119,7 @@ def test_what_is_sent_fits_elastics_schemas(serve, receiver):
     api.ask("POST", "/predict", BENIGN)
     api.ask("POST", "/predict/batch", {"instances": [BENIGN] * 3})
     api.ask("POST", "/predict", {})
-    api.ask("GET", "/nothing")
+    api.ask("GET", "/docs/nothing")
     assert eventually(lambda: sum("transaction" in line for line in lines) >= 4)
     kinds = set()
     for line in lines:

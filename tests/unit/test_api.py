@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from urllib.parse import unquote
 
 import msgspec
 import pytest
 
 from api import create_app
 from api.bake import bake
+from api.connections import CONNECTIONS
 from api.trace import TraceFilter, trace_id
 from lab import events
 from lab.errors import LabError
 from lab.registry import Version
+from lab.settings import ROOT
 
 GOOD = {"a": 1, "b": 0.5}
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -282,3 +285,112 @@ def test_the_log_configuration_is_ecs():
     config = msgspec.json.decode((Path(__file__).parents[2] / "api" / "logging.json").read_bytes())
     assert config["formatters"]["ecs"]["()"] == "ecs_logging.StdlibFormatter"
     assert set(config["loggers"]) >= {"_granian", "granian.access"}
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "status"),
+    [
+        *((host, "/model", 200) for host in ("127.0.0.1", "127.0.0.1:1", "LOCALHOST:8000", "localhost.", "[::1]:8000")),
+        *((host, "/model", 200) for host in ("127.9.9.9", "api:8000", "models.example", "Models.Example:443")),
+        *((host, "/model", 421) for host in ("evil.example", "10.0.1.23:8000", "[2001:db8::1]", "localhost.evil")),
+        *((host, "/model", 400) for host in ("", "a b", "u@127.0.0.1", "127.0.0.1, 127.0.0.1", "[::1", "127.0.0.1:x")),
+        *((host, "/healthz", 200) for host in ("evil.example", "10.0.1.23:8000")),
+        ("10.0.1.23:8000", "/readyz", 200),
+        ("evil.example", "/readyz", 421),
+        ("evil.example", "/openapi.json", 421),
+        ("evil.example", "/docs/start.js", 421),
+    ],
+)
+def test_only_names_of_its_own_are_answered(settings, host, path, status):
+    """A page's name with this address (DNS rebinding) gets nothing; a load balancer's probes are answered."""
+    client = create_app({**settings, "ALLOWED_HOSTS": "api, models.example"}).test_client()
+    answer = client.get(path, headers={"Host": host})
+    assert answer.status_code == status
+    if status != 200:
+        assert answer.content_type == "application/problem+json"
+        (event,) = recorded(settings)
+        assert event["http.response.status_code"] == status
+        line = f'lab_requests_total{{route="{path if path != "/docs/start.js" else "other"}",status="{status}"}} 1.0'
+        assert line in client.get("/metrics").text
+
+
+def test_a_foreign_name_posts_nothing(client, settings):
+    """Neither predictions nor feedback."""
+    for path in ("/predict", "/predict/batch", "/feedback"):
+        answer = client.post(path, json=GOOD, headers={"Host": "evil.example"})
+        assert answer.status_code == 421
+        assert "ALLOWED_HOSTS" in answer.json["detail"]
+    assert {event["event.dataset"] for event in recorded(settings)} == {"lab.request"}
+
+
+@pytest.mark.parametrize(
+    ("call", "status"),
+    [
+        ({"path": "//predict", "method": "POST", "json": GOOD}, 404),
+        ({"path": "///feedback", "method": "POST", "json": GOOD}, 404),
+        ({"path": "/%2Fpredict", "method": "POST", "json": GOOD}, 404),
+        ({"path": "/predict/", "method": "POST", "json": GOOD}, 404),
+        ({"path": "/docs/%00", "method": "GET"}, 404),
+        ({"path": "/docs/..%2f..%2fapi/apm.py", "method": "GET"}, 404),
+        ({"path": "/predict", "method": "POST", "json": GOOD, "headers": {"Content-Encoding": "gzip"}}, 415),
+        ({"path": "/predict", "method": "TRACE"}, 405),
+        ({"path": "/predict", "method": "X" * 5000}, 405),
+        ({"path": "/nothing", "method": "OPTIONS"}, 404),
+    ],
+)
+def test_what_is_odd_is_refused_and_recorded(client, settings, call, status):
+    """With a problem, an event and a metric."""
+    path = call.pop("path")
+    answer = client.open("/", environ_overrides={"PATH_INFO": unquote(path)}, **call)
+    assert (answer.status_code, answer.content_type) == (status, "application/problem+json")
+    (event,) = recorded(settings)
+    assert event["http.response.status_code"] == status
+    route = path if path == "/predict" else "other"
+    assert f'lab_requests_total{{route="{route}",status="{status}"}} 1.0' in client.get("/metrics").text
+
+
+@pytest.mark.parametrize("date", ["Mon, 01 Jan 100000000000000000000 00:00:00 GMT", "x", "Fri, 01 Jan 2100 0:0:0 GMT"])
+def test_a_date_changes_nothing(client, date):
+    """The page's files are sent whole, whatever the client says it has."""
+    answer = client.get("/docs/start.js", headers={"If-Modified-Since": date, "If-Range": date, "Range": "bytes=0-1"})
+    assert answer.status_code == 200
+    assert answer.data == (Path(__file__).parents[2] / "api" / "docs" / "start.js").read_bytes()
+
+
+def test_options_tells_the_methods_and_grants_nothing(client, settings):
+    """No content, no HTML, and no header by which a browser would let a page of another origin in."""
+    wanted = {"Origin": "http://127.0.0.1:9999", "Access-Control-Request-Method": "POST"}
+    for path, methods in (("/feedback", {"POST", "OPTIONS"}), ("/model", {"GET", "HEAD", "OPTIONS"})):
+        answer = client.options(path, headers={**wanted, "Access-Control-Request-Headers": "content-type"})
+        assert (answer.status_code, answer.data) == (204, b"")
+        assert set(answer.headers["Allow"].split(", ")) == methods
+        assert "Content-Type" not in answer.headers
+        assert not [name for name, _ in answer.headers if name.lower().startswith("access-control")]
+    assert recorded(settings) == []
+
+
+def test_metrics_are_answered_on_a_full_disk(settings, tmp_path):
+    """What this worker counted is in its memory."""
+    (tmp_path / "full").write_text("a file where the folder should be")
+    client = create_app({**settings, "METRICS_DIR": str(tmp_path / "full")}).test_client()
+    client.get("/nothing")
+    answer = client.get("/metrics")
+    assert answer.status_code == 200
+    assert 'lab_requests_total{route="other",status="404"} 1.0' in answer.text
+
+
+def test_a_fault_of_the_api_is_recorded(app, settings, monkeypatch):
+    """What breaks before Flask can answer for it is a problem, an event and a metric as well."""
+    monkeypatch.setattr(type(app), "create_url_adapter", lambda *_: 1 / 0)
+    client = app.test_client()
+    answer = client.get("/healthz")
+    assert (answer.status_code, answer.content_type) == (500, "application/problem+json")
+    monkeypatch.undo()
+    (event,) = recorded(settings)
+    assert (event["http.response.status_code"], event["trace.id"]) == (500, answer.json["trace_id"])
+    assert 'lab_requests_total{route="/healthz",status="500"} 1.0' in client.get("/metrics").text
+
+
+def test_the_limit_of_connections_is_the_one_of_the_command():
+    """The log speaks of what Granian does."""
+    assert f"--backpressure {CONNECTIONS} " in (ROOT / "services" / "supervisord.conf").read_text()

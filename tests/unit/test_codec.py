@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
+import tracemalloc
 
 import msgspec
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.codec import MAX_INSTANCES, Codec, InvalidError, feedback
+from api.codec import MAX_INSTANCES, MAX_LISTED, Codec, InvalidError, feedback
 from lab import card as cards
+from tests.bodies import BATCH, worst
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +153,84 @@ def test_wrong_feedback_is_named(card, body, wrong):
     with pytest.raises(InvalidError) as error:
         feedback(card, json.dumps(body).encode())
     assert pointers(error.value) == wrong
+
+
+@pytest.mark.parametrize("kind", [name for name, _ in worst(64)])
+def test_the_worst_bodies_take_a_moment(codec, card, kind):
+    """One that is quadratic took a minute a megabyte."""
+    small, large = dict(worst(64 * 1024))[kind], dict(worst(2**20))[kind]
+    for read, body in (
+        (codec.one, small),
+        (lambda text: feedback(card, text), small),
+        (codec.many, large),
+        (codec.many, BATCH + large + b"]}"),
+        (codec.many, BATCH + (small + b",") * 15 + small + b"]}"),
+    ):
+        begun = time.process_time()
+        with contextlib.suppress(InvalidError):
+            read(body)
+        assert time.process_time() - begun < 0.5
+
+
+@pytest.mark.parametrize("number", [1, 2, 200])
+def test_keys_that_are_given_twice_are_named(codec, number):
+    """Each once, up to the most that is listed."""
+    pairs = ", ".join(f'"k{n // 2}": 1' for n in range(2 * number))
+    with pytest.raises(InvalidError) as error:
+        codec.one(f'{{"a": 1, {pairs}}}'.encode())
+    assert pointers(error.value) == {f"#/k{n}" for n in range(min(number, MAX_LISTED))}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"instances": [{"a": 1}], "instances": [{"a": 1}]}',
+        b'{"instances": 1, "instances": [{"a": 1}]}',
+        b'{"instances": [{"a": 1}], "\\u0069nstances": [{"a": 1}]}',
+        b'{"instances": [{"a": 1, "a": 1}]}',
+        b'{"instances": [{"a": 1.0}], "instances": [{"a": 1.0}]}',
+        b'{"instances": [], "instances": [{"a": 1.0}]}',
+    ],
+)
+def test_a_batch_with_a_key_twice_is_refused(codec, body):
+    """On whichever level, and whichever value is the last."""
+    with pytest.raises(InvalidError) as error:
+        codec.many(body)
+    assert [each["detail"] for each in error.value.errors] == ["is given more than once"]
+
+
+def test_no_more_faults_are_looked_for_than_are_listed(codec):
+    """The answer says so."""
+    with pytest.raises(InvalidError, match=f"{MAX_LISTED} field") as error:
+        codec.many(json.dumps({"instances": [{"a": 99}] * MAX_INSTANCES}).encode())
+    assert pointers(error.value) == {f"#/instances/{n}/a" for n in range(MAX_LISTED)}
+
+
+def test_a_long_record_in_a_batch_is_refused_as_it_is_alone(codec):
+    """It is not read, and the others are."""
+    body = json.dumps({"instances": [{"a": 1}, {"a": 1, "x" * 70_000: 1}, {"a": 99}]}).encode()
+    with pytest.raises(InvalidError) as error:
+        codec.many(body)
+    assert pointers(error.value) == {"#/instances/1", "#/instances/2/a"}
+
+
+@pytest.mark.parametrize("part", [b"{}", b'{"a":1,"b":null}', b"[]", b"1", b'{"b":1}'])
+def test_a_large_body_is_measured_before_it_is_read(codec, part):
+    """A batch with more in it than any batch has becomes no objects: this process takes no more memory for it."""
+    body = BATCH + part + (b"," + part) * (8 * 2**20 // len(part)) + b"]}"
+    resident = psutil.Process().memory_info().rss
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidError, match="1 to 10000"):
+            codec.many(body)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    assert psutil.Process().memory_info().rss < resident + 8 * 2**20
+
+
+def test_the_largest_valid_batch_is_taken(codec, package):
+    """Measured, and not refused: 10,000 records with every feature, whatever the blanks between them."""
+    record = b'{"a": 1, "b" : 0.5 }'
+    body = BATCH + b",".join([record] * MAX_INSTANCES) + b"]" + b" " * 2**20 + b"}"
+    assert codec.many(body).rows.shape == (MAX_INSTANCES, 2)

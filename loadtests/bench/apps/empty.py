@@ -11,6 +11,7 @@ from api.rsgi import Server
 
 def create_app() -> Flask:
     app = Flask(__name__, static_folder=None)
+    app.extensions["gate"] = lambda _environ: ""  # nobody is refused
 
     @app.post("/predict")
     def predict() -> Response:
