@@ -135,9 +135,11 @@ def check_sockets(settings: Settings) -> None:
         with contextlib.suppress(FileNotFoundError):
             owner = path.lstat().st_uid
             if owner != os.geteuid() and os.geteuid():  # root may remove it
+                wanted = [port for service in processes(settings) for port, _ in service.ports(settings)]
+                other = _suggest(settings.port(setting), GRPC_OFFSET, wanted)
                 raise LabError(
                     f"{path}, which S3 wants to make, belongs to the user {owner}",
-                    f"have it removed, or choose another port: make up {setting}={_suggest(settings.port(setting))}",
+                    f"have it removed, or choose another port: make up {setting}={other}",
                 )
 
 
