@@ -127,7 +127,7 @@ def test_idle_connections_end(serve_kept, many_files, kind):
                     pass
     log = (api.folder / "api.log").read_text()
     full = [line for line in log.splitlines() if f"all {CONNECTIONS} connections" in line]
-    assert bool(full) == waits, log[-3000:]
+    assert full or not waits, log[-3000:]
     assert all(json.loads(line)["log.level"] == "warning" for line in full)
 
 
