@@ -135,9 +135,10 @@ def check_sockets(settings: Settings) -> None:
         with contextlib.suppress(FileNotFoundError):
             owner = path.lstat().st_uid
             if owner != os.geteuid() and os.geteuid():  # root may remove it
+                other = _suggest(settings.port(setting), GRPC_OFFSET, ())
                 raise LabError(
                     f"{path}, which S3 wants to make, belongs to the user {owner}",
-                    f"have it removed, or choose another port: make up {setting}={_suggest(settings.port(setting))}",
+                    f"have it removed, or choose another port: make up {setting}={other}",
                 )
 
 
