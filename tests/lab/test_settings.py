@@ -40,7 +40,7 @@ OWN = {
     "mlflow": {"S3_ACCESS_KEY", "S3_SECRET_KEY"},
     "api": {"API_KEY", "APM_SECRET_TOKEN"},
     "dashboard": {"API_KEY"},
-    "aws": set(),
+    "aws": {"AWS_EMULATOR_KEY_ID", "AWS_EMULATOR_SECRET_KEY"},
 }
 READ_LEDGER = "from lab import ledger, settings; print(len(ledger.read(settings.load(), 'breast-cancer-wisconsin')))"
 

@@ -17,6 +17,7 @@ from tests.conftest import free_port
 S3, STORE, API = {"S3_ACCESS_KEY", "S3_SECRET_KEY"}, {"POSTGRES_PASSWORD"}, {"API_KEY"}
 # The secrets of each container.
 SECRETS = {
+    "aws": {"AWS_EMULATOR_KEY_ID", "AWS_EMULATOR_SECRET_KEY"},
     "s3": S3,
     "postgres": STORE,
     "bucket": S3,
