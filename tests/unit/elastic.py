@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from lab.settings import NAMES
 from tests.unit.test_elastic import ELASTIC, USERS
 
 ECS = "/_component_template/ecs@mappings"
@@ -144,6 +145,7 @@ def load_smoke(server: type[StandIn], monkeypatch: pytest.MonkeyPatch) -> Iterat
     for name in ("API_PORT", "ELASTICSEARCH_PORT", "KIBANA_PORT"):
         monkeypatch.setenv(name, server.url.rpartition(":")[2])
     monkeypatch.setenv("READER_PASSWORD", "may look")
+    monkeypatch.setenv(NAMES, "API_PORT ELASTICSEARCH_PORT KIBANA_PORT READER_PASSWORD")
     event = {"@timestamp": "t", "data_stream": {"dataset": "lab.prediction"}, "trace": {"id": "abc"}}
     features = [{"name": "a", "type": "integer", "min": 0.5}, {"name": "b", "type": "real", "min": 0.5}]
     export = [{"type": "dashboard", "attributes": {"title": "A"}}, {"missingRefCount": 0, "excludedObjectsCount": 0}]
