@@ -56,8 +56,11 @@ def _told(settings: Settings) -> dict[str, str]:
 
 
 def api_memory(workers: int) -> int:
-    """What the API's container may take, in MB: more than two workers took under all attacks at once, 495."""
-    return 256 + 192 * workers
+    """The memory limit of the API's container, in MB.
+
+    Two workers took 495 under all attacks at once, and the process that tries a new model may take 200 beside them.
+    """
+    return 384 + 192 * workers
 
 
 def check(settings: Settings) -> None:

@@ -47,7 +47,8 @@ class Guard:
     """An ASGI application that passes on to `app` what its own pages and programs send, and answers 403 to the rest.
 
     `Host` must be one of `hosts`. An `Origin`, which a browser sends with whatever a page may change things by, must
-    be the same as `Host`, or one of `hosts` that is not of the loopback: there each port is another program's.
+    be the same as `Host`, or one of `hosts` that is not of the loopback: there each port is another program's. No page
+    of another origin may show these pages in a frame, where a click meant for that page would be a click here.
     """
 
     def __init__(self, app: Application, hosts: frozenset[str]) -> None:
@@ -56,7 +57,7 @@ class Guard:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         reason = self._fault(scope) if scope["type"] in ("http", "websocket") else ""
         if not reason:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, _unframed(send))
         elif scope["type"] == "websocket":
             await receive()  # the handshake, which a server answers with 403 when it is closed
             await send({"type": "websocket.close", "code": 1008, "reason": reason})
@@ -77,3 +78,15 @@ class Guard:
     def _own(self, origin: str, host: str) -> bool:
         address = origin.partition("://")[2].lower()
         return address == host.lower() or host_name(address) in self.hosts - LOOPBACK
+
+
+def _unframed(send: Send) -> Send:
+    """`send`, with a header on each response that keeps it out of foreign frames."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            policy = (b"content-security-policy", b"frame-ancestors 'self'")
+            message = {**message, "headers": [*message.get("headers", ()), policy]}
+        await send(message)
+
+    return sending

@@ -139,6 +139,20 @@ def test_a_page_cannot_use_mlflow(lab, page):
     assert not [name for name in names if "by a page" in name]
 
 
+@pytest.mark.parametrize("name", sorted(PATHS))
+def test_a_page_cannot_show_them_in_a_frame(lab, page, name):
+    """A click on that page would be a click in the frame; the service's own page may have it in one."""
+    address, driver = lab.url(name), page.driver
+    frame = "const frame = document.createElement('iframe'); frame.src = arguments[0]; document.body.append(frame);"
+    for place, shown in ((page.url, False), (address, True)):
+        driver.get(place)
+        driver.execute_script(f"document.body.replaceChildren(); {frame}", address)
+        driver.switch_to.frame(0)
+        wanted = address if shown else "chrome-error:"
+        assert eventually(lambda url=wanted: driver.execute_script("return document.documentURI").startswith(url))
+        driver.switch_to.default_content()
+
+
 def _experiments(lab: Lab) -> list[str]:
     status, body = ask(lab.env["MLFLOW_PORT"], "GET", "/api/2.0/mlflow/experiments/search?max_results=1000")
     assert status == 200

@@ -54,6 +54,21 @@ def test_a_host_is_let_in_by_its_name_alone(name, port):
     assert refused(("host", f"{name}@evil.example"))
 
 
+def test_an_answer_may_be_framed_by_its_own_pages_only():
+    """The header comes beside those of the application."""
+    sent: list[dict] = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x", b"y")]})
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "headers": [(b"host", b"localhost")]}
+    asyncio.run(Guard(app, OURS)(scope, send, send))
+    assert sent[0]["headers"] == [(b"x", b"y"), (b"content-security-policy", b"frame-ancestors 'self'")]
+
+
 def test_exactly_one_host_is_wanted():
     """None, and one beside another, are refused."""
     assert refused()
