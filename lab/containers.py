@@ -102,7 +102,8 @@ def start(settings: Settings, progress: Progress) -> None:
         )
     if holders := _in_the_way(settings):
         _step(settings, progress, "ports to change hands", ["--profile", "*", "rm", "--stop", "--force", *holders])
-    limit = settings.number("START_SECONDS", 1, 3600)
+    # Compose's limit is for all of them: Elasticsearch, Kibana and Filebeat start one after the other.
+    limit = settings.number("START_SECONDS", 1, 3600) * (1 if settings.lite else 3)
     words = ["up", "--detach", "--no-build", "--remove-orphans", "--wait", "--wait-timeout", str(limit)]
     try:
         _step(settings, progress, "the services", words)

@@ -129,7 +129,7 @@ def logs(name: str, follow: bool) -> None:
 
 def down() -> None:
     """Stop everything and keep the state."""
-    values = settings.load()
+    values = _to_stop()
     print("stopped; the state is kept" if engines.present(values).stop(values) else "nothing was running")
 
 
@@ -142,7 +142,7 @@ def reset(sure: bool) -> None:
         if input(question).strip() != "yes":
             print("nothing was removed")
             return
-    values = settings.load()
+    values = _to_stop()
     engines.present(values).remove(values)
     pipeline.remove_outputs(values)
     for path in STATE.glob("*"):
@@ -150,6 +150,18 @@ def reset(sure: bool) -> None:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     shutil.rmtree(STATE, ignore_errors=True)
     print("the state is removed; `make up` begins anew")
+
+
+def _to_stop() -> Settings:
+    """The settings to stop the lab with: a value that cannot be used must not keep anybody from stopping it."""
+    values = settings.load()
+    try:
+        check(values)
+    except LabError:
+        # Nothing else of the settings is needed to stop the lab, and Compose wants values that it can read.
+        kept = {s.name for s in SETTINGS if s.secret} | {"COMPOSE_PROJECT_NAME", "PARAMS"}
+        return Settings({s.name: values.values[s.name] if s.name in kept else s.default or "" for s in SETTINGS})
+    return values
 
 
 def _table(engine: Engine, values: Settings, states: dict[str, str]) -> str:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.conftest import Lab
 from tests.docker.conftest import in_containers
 
 
@@ -82,3 +83,17 @@ def test_a_fault_in_params_does_not_keep_it_from_stopping(clone):
     (clone.root / "params.yaml").write_text("name: [")
     assert "nothing was running" in clone.python("-m", "lab", "down")
     assert "down" in clone.run(sys.executable, "-m", "lab", "status").stdout
+
+
+@pytest.mark.parametrize("line", ["API_WORKERS=abc", "START_SECONDS=soon", "EVENTS_MB=-1"])
+def test_a_fault_in_env_does_not_keep_it_from_stopping(clone, line):
+    """A line of `.env` that somebody edited: `make down` works, and `make up` names the setting."""
+    (clone.root / ".lab").mkdir()
+    (clone.root / ".lab" / "engine").write_text("docker")
+    clone.run(sys.executable, "-c", "from lab import settings as s; s.remember(s.draw(s.load()))")
+    with (clone.root / ".env").open("a") as file:
+        file.write(f"{line}\n")
+    values = {name: value for name, value in clone.env.items() if name != line.partition("=")[0]}
+    edited = Lab(clone.root, values)
+    assert "nothing was running" in edited.python("-m", "lab", "down")
+    assert line.partition("=")[0] in edited.run(sys.executable, "-m", "lab", "up").stderr
