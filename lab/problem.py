@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-from lab import strict_yaml
 from lab.errors import LabError
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\Z")]
@@ -153,6 +152,8 @@ def load(path: Path) -> Problem:
 
 def parse(text: bytes | str, name: str = "params.yaml") -> Problem:
     """Check the text of a params.yaml; raise LabError that names the place in it."""
+    from lab import strict_yaml  # here, because the API's image has no YAML and needs the types of this module only
+
     tree = strict_yaml.decode(text, name)
     if not isinstance(tree, dict):
         raise LabError(f"{name}: the file states no problem", "start from a params.yaml in examples/")

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
+import sys
+from importlib.metadata import packages_distributions
 
 import pytest
 import yaml
 
 from lab.settings import ROOT
+
+# Makes Python find no package of these names.
+ABSENT = """
+import importlib.abc, sys
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {names}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+"""
 
 
 def lint(tool: str, *words: str) -> None:
@@ -38,3 +51,26 @@ def test_the_stand_ins_replace_what_is_pulled_and_nothing_else():
     stand_ins = yaml.safe_load(text.replace("!override", ""))["services"]
     pulled = {n for n, s in services.items() if "build" not in s and "elastic" not in s.get("profiles", [])}
     assert stand_ins.keys() == pulled
+
+
+@pytest.mark.parametrize(
+    ("image", "modules"),
+    [
+        ("api", "api.rsgi, api.server, api.bake, api.apm, lab.trial, lab.operators"),
+        ("dashboard", "lab.hosts, lab.http, dashboard.client, streamlit"),
+        ("aws", "localstack.guard, localstack.confine"),
+    ],
+)
+def test_an_image_has_what_its_modules_import(image, modules):
+    """They load where nothing is installed but the packages of the image's lock file."""
+    locked = (ROOT / "requirements" / f"{image}.txt").read_text()
+    there = {_plain(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", locked, re.M)}
+    owners = packages_distributions().items()
+    absent = [name for name, given in owners if not there & {_plain(owner) for owner in given}]
+    code = f"{ABSENT.format(names=absent)}\nimport {modules}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
