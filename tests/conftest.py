@@ -28,6 +28,12 @@ settings.register_profile("lab", deadline=None, suppress_health_check=[HealthChe
 settings.load_profile("lab")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests of test_reset.py last in their folder: they leave no lab behind, or one with another table."""
+    folders = list(dict.fromkeys(item.path.parent for item in items))
+    items.sort(key=lambda item: (folders.index(item.path.parent), item.path.name == "test_reset.py"))
+
+
 @dataclass(frozen=True)
 class Lab:
     """A clone of its own and the commands a person would type there."""

@@ -320,14 +320,3 @@ def test_each_container_has_its_own_secrets_only(boxed):
     for name in (*NAMES, "postgres"):
         values = "\n".join(inspect(name)["Config"]["Env"])
         assert {each for each, value in secrets.items() if value in values} == SECRETS.get(name, set()) & secrets.keys()
-
-
-def test_zz_reset_leaves_nothing(boxed):
-    """No container, network, volume or image of its own."""
-    assert ours("volume")
-    assert docker("image", "ls", "--quiet", f"lab/*:{PROJECT}")
-    done = boxed.run(sys.executable, "-m", "lab", "reset", "--yes")
-    assert done.returncode == 0, done.stderr
-    assert ours("container") == ours("network") == ours("volume") == set()
-    assert docker("image", "ls", "--quiet", f"lab/*:{PROJECT}") == ""
-    assert not (boxed.root / ".lab").exists()

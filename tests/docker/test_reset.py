@@ -1,0 +1,18 @@
+"""`make reset` in containers. It comes last: tests/conftest.py sees to it."""
+
+from __future__ import annotations
+
+import sys
+
+from tests.docker.conftest import PROJECT, docker, ours
+
+
+def test_reset_leaves_nothing(boxed):
+    """No container, network, volume or image of its own."""
+    assert ours("volume")
+    assert docker("image", "ls", "--quiet", f"lab/*:{PROJECT}")
+    done = boxed.run(sys.executable, "-m", "lab", "reset", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert ours("container") == ours("network") == ours("volume") == set()
+    assert docker("image", "ls", "--quiet", f"lab/*:{PROJECT}") == ""
+    assert not (boxed.root / ".lab").exists()
