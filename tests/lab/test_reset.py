@@ -1,4 +1,4 @@
-"""A service that cannot start, a killed supervisor, `reset`, and a second table in a fresh state.."""
+"""A service that cannot start, a killed supervisor, `reset`, and a second table in a fresh state."""
 
 from __future__ import annotations
 
