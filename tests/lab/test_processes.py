@@ -135,9 +135,7 @@ def test_workers_end_with_their_first_process(serve):
         socket.create_connection(("127.0.0.1", api.port)) as idle,
         socket.create_connection(("127.0.0.1", api.port)) as busy,
     ):
-        busy.sendall(
-            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{"
-        )
+        busy.sendall(HEAD + b"Content-Length: 2\r\n\r\n{")
         time.sleep(0.5)
         api.process.kill()
         time.sleep(1)
