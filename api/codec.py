@@ -55,6 +55,12 @@ class Records:
     features: list[Any]
 
 
+class _Whole(msgspec.Struct):
+    """A batch as it stands; nothing is made of its other keys."""
+
+    instances: msgspec.Raw = msgspec.Raw()
+
+
 class Codec:
     """Reads the bodies of one model.
 
@@ -117,14 +123,16 @@ class Codec:
 
     def _values(self, body: Body) -> list[dict[str, Any]]:
         """The instances of a batch, read one by one, so that only the present one takes memory."""
-        whole = _raw(dict[str, msgspec.Raw], body)
-        if "instances" not in whole:
+        inner = _raw(_Whole, body).instances
+        if not (inside := memoryview(inner).nbytes):
             raise InvalidError(_NO_BATCH)
+        if len(body) - inside > MAX_RECORD:  # a million other keys would become 180 MB
+            _refuse({(): f"has more than {MAX_RECORD} bytes beside its instances"})
+        whole = _raw(dict[str, msgspec.Raw], body)
         _refuse({(name,): "is unknown" for name in islice(whole.keys() - {"instances"}, MAX_LISTED)})
-        inner = whole["instances"]
         begin = body.find(b"[")
         # One key before the list and nothing after it, else the key is given twice, and `inner` is its last value.
-        after = body[begin + memoryview(inner).nbytes :]
+        after = body[begin + inside :]
         if body.count(b'"', 0, max(begin, 0)) > 2 or after.strip(b" \t\r\n") != b"}":
             _raw(list[msgspec.Raw], inner)
             _refuse({("instances",): "is given more than once"})
