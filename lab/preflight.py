@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from lab.errors import LabError
+from lab.ground import BIN
 from lab.services import Service, processes
 from lab.settings import GRPC_OFFSET, ROOT, STATE, Settings
 
@@ -49,6 +50,11 @@ def check_git() -> None:
 
 
 def _check_folder() -> None:
+    if odd := sorted(set(f"{ROOT}{BIN}") & set("'\"%")):
+        raise LabError(
+            f"the path {ROOT} has {' and '.join(odd)} in it, which supervisord's configuration cannot hold",
+            "move the clone to a path without quotes and percent signs",
+        )
     socket_path = STATE / "run" / "supervisor.sock"
     if len(os.fsencode(socket_path)) > SOCKET_PATH:
         raise LabError(
