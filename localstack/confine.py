@@ -134,5 +134,7 @@ def confined(asked: Mapping[str, Any], mark: Mapping[str, str], network: str) ->
             "SecurityOpt": ["no-new-privileges:true"],
             "Memory": MEMORY,
             "PidsLimit": PROCESSES,
+            # The engine's own default keeps all that a task prints.
+            "LogConfig": {"Type": "local", "Config": {"max-size": "10m", "max-file": "3"}},
         },
     }

@@ -225,6 +225,7 @@ def test_a_task_is_confined(aws, task):
     assert (host["Privileged"], host["Binds"], host["PidMode"]) == (False, None, "")
     assert 0 < host["Memory"] <= 2**30
     assert host["PidsLimit"] > 0
+    assert host["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "3"}
 
 
 def test_a_task_reaches_the_stand_in_as_anybody_does(aws, task):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -74,7 +75,16 @@ def test_a_task_gets_only_what_a_task_may_have(more, host):
         return
     made = confine.confined(asked, MARK, "own")
     assert made.keys() <= {"Image", "Cmd", "Env", "ExposedPorts", "Labels", "HostConfig"}
-    assert made["HostConfig"].keys() == {"NetworkMode", "PortBindings", "CapDrop", "SecurityOpt", "Memory", "PidsLimit"}
+    fixed = {"NetworkMode", "PortBindings", "CapDrop", "SecurityOpt", "Memory", "PidsLimit", "LogConfig"}
+    assert made["HostConfig"].keys() == fixed
+
+
+def test_a_task_is_held_to_what_compose_holds_the_lab_to():
+    """The same capabilities, privileges and size of logs as every service has."""
+    service = yaml.safe_load((ROOT / "compose.yaml").read_text())["x-service"]
+    made = confine.confined(PLAIN, MARK, "own")["HostConfig"]
+    assert (made["CapDrop"], made["SecurityOpt"]) == (service["cap_drop"], service["security_opt"])
+    assert made["LogConfig"] == {"Type": service["logging"]["driver"], "Config": service["logging"]["options"]}
 
 
 @pytest.mark.parametrize(
