@@ -19,11 +19,11 @@ MODEL_FILE = "model.onnx"
 CARD_FILE = "card.json"
 # How far a probability of the served model may lie from the one the trainer recorded.
 TOLERANCE = 1e-5
-# Bytes that the two files may have: they are held in memory, by each worker of the API.
+# Size limits of the two files, in bytes: each worker of the API holds both in memory.
 CARD_BYTES, MODEL_BYTES = 2**19, 32 * 2**20
-# The API answers that many rows at once, so that many are tried before a model is served.
+# Rows in the largest batch that the API accepts. A model is tried with nearly as many before it is served.
 BATCH_ROWS = 10_000
-# The model computes in float32, and JSON's readers agree on whole numbers up to here.
+# The model computes in float32. JSON parsers agree on integers up to 2**53 only.
 FLOAT32_MAX, WHOLE_MAX = 3.4028234663852886e38, 2**53
 
 
@@ -140,10 +140,10 @@ def decode(text: bytes) -> Card:
 
 
 def check_size(name: str, content: bytes, limit: int) -> None:
-    """Raise LabError when the file has more bytes than the API takes."""
+    """Raise LabError when the file is larger than the API accepts; `limit` is in bytes."""
     if len(content) > limit:
         raise LabError(
-            f"{name} has {len(content) / 2**20:.1f} MB, and the API takes {limit / 2**20:g} MB",
+            f"{name} has {len(content) / 2**20:.1f} MB, and the API accepts {limit / 2**20:g} MB",
             "train a smaller model: fewer or shallower trees, for example",
         )
 
@@ -161,11 +161,11 @@ def check_hash(card: Card, model: bytes) -> None:
 def _faults(card: Card) -> Iterator[str]:
     names = [feature.name for feature in card.features]
     if len(set(names)) != len(names):
-        yield "two features have one name"
+        yield "two features have the same name"
     for feature in card.features:
         yield from _bound_faults(feature)
     if card.classes.negative == card.classes.positive:
-        yield "the two classes have one name"
+        yield "the two classes have the same name"
     if set(card.feature_reference) != set(names):
         yield "the reference distributions are not those of the features"
     for name, histogram in {**card.feature_reference, "the score": card.score_reference}.items():
@@ -178,7 +178,7 @@ def _bound_faults(feature: Feature) -> Iterator[str]:
     if not low < high:
         yield f"min of {feature.name} is not below its max"
     elif max(-low, high) > (WHOLE_MAX if whole else FLOAT32_MAX):
-        yield f"the bounds of {feature.name} are larger than the model can tell apart"
+        yield f"the bounds of {feature.name} are larger than the model can represent"
     elif whole and math.ceil(low) > math.floor(high):
         yield f"no whole number lies within the bounds of {feature.name}"
 
@@ -186,7 +186,7 @@ def _bound_faults(feature: Feature) -> Iterator[str]:
 def _histogram_faults(histogram: Histogram) -> Iterator[str]:
     edges, shares = histogram.edges, histogram.shares
     if len(edges) != len(shares) + 1 or any(not low < high for low, high in itertools.pairwise(edges)):
-        yield "needs edges that ascend, one more than shares"
+        yield "must have ascending edges, one more than it has shares"
     if abs(sum(shares) + histogram.missing - 1) > TOLERANCE:
         yield "has shares that do not sum to 1"
 
@@ -194,7 +194,7 @@ def _histogram_faults(histogram: Histogram) -> Iterator[str]:
 def _self_test_faults(card: Card) -> Iterator[str]:
     rows, probabilities = card.self_test.rows, card.self_test.probabilities
     if not 1 <= len(rows) <= BATCH_ROWS or len(rows) != len(probabilities):
-        yield f"a self-test has 1 to {BATCH_ROWS} rows, and a probability for each"
+        yield f"the self-test must have 1 to {BATCH_ROWS} rows, and a probability for each"
     if any(not -TOLERANCE <= probability <= 1 + TOLERANCE for probability in probabilities):
         yield "a probability of the self-test is not within 0 and 1"
     for row in rows:

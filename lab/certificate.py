@@ -1,4 +1,4 @@
-"""The certificate by which the parts of SeaweedFS know each other."""
+"""The certificate with which the parts of SeaweedFS authenticate each other."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ VALID_DAYS = 3_650
 
 
 def draw(folder: Path) -> None:
-    """Write `cert.pem`, a new certificate for 127.0.0.1 that is its own authority, and `key.pem`, its key.
+    """Write `cert.pem`, a new self-signed certificate for 127.0.0.1, and `key.pem`, its private key.
 
-    Both are readable by their owner alone. Raises FileExistsError when one is there.
+    Only the owner may read the two files. Raises FileExistsError when one of them exists already.
     """
     from cryptography import x509  # here, because it costs 0.2 s that most commands need not pay
     from cryptography.hazmat.primitives import hashes, serialization

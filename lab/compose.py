@@ -26,7 +26,7 @@ def project(settings: Settings) -> str:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The caller's environment, for Docker's own variables, and over it all that compose.yaml asks for."""
+    """The caller's environment, which holds Docker's own variables, updated with all that compose.yaml needs."""
     return {**os.environ, **_told(settings)}
 
 
@@ -36,7 +36,10 @@ def _told(settings: Settings) -> dict[str, str]:
     except LabError:  # a fault in params.yaml must not keep anybody from stopping the lab
         name = "unknown"
     user, group = container_preflight.owner()
-    shell = {**env_file.read(DOTENV), **os.environ}  # as Compose itself reads them: they are no settings of the lab
+    shell = {
+        **env_file.read(DOTENV),
+        **os.environ,
+    }  # read as Compose reads them, because they are not settings of the lab
     profiles = [shell.get("COMPOSE_PROFILES", ""), "" if settings.lite else "elastic"]
     told = {
         **{s.name: settings.values[s.name] for s in SETTINGS},
@@ -58,7 +61,7 @@ def _told(settings: Settings) -> dict[str, str]:
 def api_memory(workers: int) -> int:
     """The memory limit of the API's container, in MB.
 
-    Two workers took 495 under all attacks at once, and the process that tries a new model may take 200 beside them.
+    Two workers took 495 MB under all attacks at once. The process that tries a new model may take 200 MB more.
     """
     return 384 + 192 * workers
 
@@ -71,9 +74,11 @@ def check(settings: Settings) -> None:
 
 
 def leave(settings: Settings) -> None:
-    """Leave the settings for Compose by hand."""
+    """Write the settings to a file with which a person can run Compose by hand."""
     ENV_FILE.unlink(missing_ok=True)
-    env_file.write(ENV_FILE, _told(settings), "What `make up` told Compose, for Compose by hand.")
+    env_file.write(
+        ENV_FILE, _told(settings), "The settings that `make up` gave Compose. Use them to run Compose by hand."
+    )
 
 
 def run(settings: Settings, *words: str, seconds: float = ASK_SECONDS) -> subprocess.CompletedProcess[str]:
@@ -127,7 +132,7 @@ def states(settings: Settings) -> dict[str, str]:
 
 
 def published(settings: Settings) -> dict[int, str]:
-    """The ports of this machine that this lab's containers have, each with its service."""
+    """The ports of this machine that this lab's containers publish, each with the name of its service."""
     return {each["PublishedPort"]: row["Service"] for row in rows(settings) for each in row.get("Publishers") or ()}
 
 

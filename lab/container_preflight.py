@@ -17,11 +17,12 @@ from lab.errors import LabError
 from lab.services import Service
 from lab.settings import ROOT, STATE, Settings
 
-# MB of memory at work, and of disk with the images: of the lab without its Elastic part, and of that. The memory of the
-# Elastic part is an estimate: three quarters of its limits in compose.yaml, for no process fills all of its own.
+# Memory that the running containers need, and disk space with the images, in MB: first without the Elastic part, then
+# the Elastic part alone. Its memory is an estimate, three quarters of its limits in compose.yaml, because no process
+# uses its whole limit.
 MEMORY_MB, ELASTIC_MEMORY_MB = 1_500, 4_500
 DISK_MB, ELASTIC_DISK_MB = 6_000, 6_000
-# What Elasticsearch asks for where it is one of several nodes.
+# The least value of vm.max_map_count that Elasticsearch demands in a cluster of several nodes.
 MAP_COUNT = 262_144
 MADE_WITH = STATE / "images.json"
 SOCKET = Path("/var/run/docker.sock")
@@ -32,7 +33,7 @@ def check(
 ) -> None:
     """Raise LabError for the first thing that keeps the containers from starting.
 
-    `running` are those there are, `published` the ports of this lab's own.
+    `running` gives the state of each existing container, `published` the ports that this lab's containers publish.
     """
     preflight.check_writable()
     _check_images(settings)
@@ -47,15 +48,15 @@ def check(
 
 
 def map_count_note() -> str:
-    """Say that the kernel allows fewer memory maps than Elasticsearch asks for; empty where it does not.
+    """A note that the kernel allows fewer memory maps than Elasticsearch asks for; empty when it allows enough.
 
-    It is no error: Elasticsearch starts as a single node whatever the limit is, and may run out of maps later.
+    This is not an error: a single Elasticsearch node starts with any limit, and may run out of maps later.
     """
     try:
         count = int(Path("/proc/sys/vm/max_map_count").read_text())
     except OSError:
         return ""
-    # Docker Desktop's own machine has it set.
+    # Docker Desktop sets the value in its own virtual machine.
     if count >= MAP_COUNT or "Docker Desktop" in _info("{{.OperatingSystem}}"):
         return ""
     return (

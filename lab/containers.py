@@ -114,7 +114,10 @@ def start(settings: Settings, progress: Progress) -> None:
 
 
 def _in_the_way(settings: Settings) -> list[str]:
-    """The services that have a port which another of this lab is to have: Compose would start that one too soon."""
+    """The services whose published port now belongs to another service of this lab.
+
+    They must stop first: Compose would start the other service while the port is still taken.
+    """
     held = compose.published(settings)
     wanted = {port: each.name for each in services(settings) for port, _ in each.ports(settings)}
     return sorted({held[port] for port, name in wanted.items() if held.get(port, name) != name})
@@ -134,7 +137,7 @@ def store(settings: Settings) -> str:
 def train(settings: Settings, metric: str) -> None:
     LOG.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     LOG.write_text("")
-    # What is installed is part of what a model is made of.
+    # The installed packages are part of what a model depends on, so training uses a current image.
     _step(settings, Progress(), "the trainer's image to be built", ["build", "trainer"])
     if _trainer(settings, ["-m", "lab", "pipeline", *(["--metric", metric] if metric else [])]):
         raise LabError("the pipeline failed; the reason stands above", "mend it, then run `make train`")
@@ -185,7 +188,7 @@ def _down(settings: Settings, *more: str) -> bool:
 
 
 def _end_tasks(settings: Settings) -> None:
-    """End the tasks that the stand-in AWS left: they are on its network, and Compose does not know them."""
+    """Remove the task containers that the stand-in AWS left on its network: Compose does not know them."""
     label = f"label=ministack.instance={project(settings)}-aws:4566"
     if ids := _said("docker", "ps", "--all", "--quiet", "--filter", label)[1]:
         subprocess.run(

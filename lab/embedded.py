@@ -32,10 +32,10 @@ STARTED_WITH = STATE / "run" / "started-with"
 LOGS = STATE / "log"
 STOP_SECONDS = 60
 ANSWER_SECONDS = 15
-# In which a service that is up answers, on a machine that is busy.
+# Time within which a running service answers, even on a busy machine.
 HEALTH_SECONDS = 5
-# What a killed supervisord leaves is asked to end, then killed: Streamlit never ends once nobody reads what it prints.
-# Those that close files on the way have more time; SeaweedFS may take 20 s of it.
+# Processes that a killed supervisord left get SIGTERM, then SIGKILL after these seconds: Streamlit never ends by itself
+# once nobody reads its output. KEEPERS get more time because they write files on exit; SeaweedFS may take 20 s.
 END_SECONDS = (5, 20, 10, 10)
 KEEPERS = ("s3", "mlflow", "aws")
 # How often supervisord may start a service before it counts as one that cannot start.
@@ -62,7 +62,7 @@ def check_table(settings: Settings, _progress: Progress) -> None:
 
 def start(settings: Settings, progress: Progress) -> None:
     if processes() is not None and outdated(settings):
-        progress.done("stopping the services, for their settings changed")
+        progress.done("stopping the services, because their settings changed")
         stop(settings)
     if processes() is None:
         if own_processes():
@@ -108,7 +108,7 @@ def remove(settings: Settings) -> None:
 
 def _supervise(settings: Settings) -> None:
     """Start supervisord, which starts the services."""
-    # Keys, sockets and logs of SeaweedFS, all of them of one run.
+    # This folder holds SeaweedFS's keys, sockets and logs. None of them is used after the run that made them.
     shutil.rmtree(STATE / "seaweedfs", ignore_errors=True)
     for folder in ("run", "log", "s3", "seaweedfs", "mlflow", "aws"):
         (STATE / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -139,7 +139,7 @@ def _supervise(settings: Settings) -> None:
 
 
 def _told(settings: Settings) -> dict[str, str]:
-    """What services/supervisord.conf asks for."""
+    """The values that services/supervisord.conf uses."""
     return {
         **settings.values,
         "LAB_BIN": str(BIN),
@@ -179,7 +179,7 @@ def outdated(settings: Settings) -> bool:
 
 
 def _started_with(settings: Settings) -> str:
-    """A hash, for secrets are among the settings."""
+    """A hash of the settings instead of the settings themselves, because they include secrets."""
     config = (ROOT / "services" / "supervisord.conf").read_bytes()
     told = {**settings.values, "PARAMS": problem.load(settings.params).name}
     return hashlib.sha256(msgspec.json.encode(told, order="deterministic") + config).hexdigest()
@@ -188,7 +188,7 @@ def _started_with(settings: Settings) -> str:
 def stop(_settings: Settings) -> bool:
     """Stop supervisord and every process of this lab, orphans too, and wait until none is left.
 
-    Raises LabError when one cannot be ended.
+    Returns whether there was anything to stop. Raises LabError when a process cannot be ended.
     """
     ran = processes() is not None
     if ran:
@@ -213,7 +213,7 @@ def own_processes() -> list[psutil.Process]:
 
 
 def log_end(_settings: Settings, name: str, lines: int = 15) -> str:
-    """The last lines; of the file before, too, when this one was begun a moment ago."""
+    """The last lines of a service's log, with those of the rotated file when the current one has too few."""
     text: list[str] = []
     for path in (LOGS / f"{name}.log", LOGS / f"{name}.log.1"):
         if len(text) < lines:
@@ -256,9 +256,9 @@ def _supervised(left: list[psutil.Process]) -> bool:
 
 
 def _end() -> bool:
-    """End what is left of this lab, and what that may have started meanwhile; say whether there was anything.
+    """End every process of this lab, also those that start meanwhile; return whether there was any.
 
-    Ports and files are free only when the processes are gone. Raises LabError when one cannot be ended.
+    Ports and files are free only when the processes are gone. Raises LabError when a process cannot be ended.
     """
     ended = False
     for number, seconds in enumerate(END_SECONDS):

@@ -23,10 +23,10 @@ class Engine(Protocol):
         """Raise LabError for the first thing that would keep `start` from succeeding; nothing is started or stopped."""
 
     def check_table(self, settings: Settings, progress: Progress) -> None:
-        """Raise LabError unless the problem's table is valid, asked where this engine trains; nothing is written."""
+        """Raise LabError unless the problem's table is valid; checked where this engine trains, without writing."""
 
     def start(self, settings: Settings, progress: Progress) -> None:
-        """Start what does not run, start anew what runs with other settings, and wait until all are well.
+        """Start what does not run, restart what runs with other settings, and wait until all are healthy.
 
         Raises LabError with the log of a service that does not start.
         """

@@ -1,4 +1,4 @@
-"""A file of NAME=VALUE lines, as `.env` is: Docker Compose reads the same values from it as the lab does."""
+"""A file of NAME=VALUE lines such as `.env`. Docker Compose reads the same values from it as the lab does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dotenv.parser import Binding, parse_stream
 from lab.errors import LabError
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]*")
-# Name, value, comment and end of a line; a quoted value may run over several.
+# The parts of a line: name, value, then comment and line end. A quoted value may span several lines.
 _LINE = re.compile(
     r"""(?P<name>\s*(?:export\s+)?[^=\s]+[^\S\r\n]*=[^\S\r\n]*)
         (?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^\r\n]*?)
@@ -24,21 +24,21 @@ _LINE = re.compile(
 
 
 def read(path: Path) -> dict[str, str]:
-    """The values in the file, none where there is no file; raise LabError when it is not UTF-8."""
+    """The values in the file; none when there is no file. Raises LabError when it is not UTF-8."""
     return {line.key: _value(line) for line in _lines(path) if line.key and line.value is not None}
 
 
 def write(path: Path, changes: Mapping[str, str], heading: str) -> None:
-    """Put the changes into the file, which only its owner may read; every other line and comment stays.
+    """Write the changes to the file, which only its owner may read; every other line and comment stays.
 
-    `heading` is the comment at the top of a new file. Raises LabError for a value that a line cannot hold.
+    `heading` is the comment at the top of a new file. Raises LabError for a value that cannot be written to a line.
     """
     lines, left = [] if path.is_file() else [f"# {heading}\n"], dict(changes)
     for line in _lines(path):
         text = line.original.string
         if line.key not in changes:
             lines.append(text)
-        elif line.key in left:  # the last line with a name holds, so that no second one may stay
+        elif line.key in left:  # the last line of a name wins, so further lines of the same name are dropped
             lines.append(_replaced(text, line.key, left.pop(line.key)))
     if lines and not lines[-1].endswith("\n"):
         lines.append("\n")
@@ -62,17 +62,17 @@ def _lines(path: Path) -> Iterator[Binding]:
 def _value(line: Binding) -> str:
     value = line.value or ""
     quoted = line.original.string.partition("=")[2].lstrip().startswith('"')
-    # python-dotenv does not know this escape of Compose's.
+    # Compose knows the escape \$ and python-dotenv does not.
     return value.replace("\\$", "$") if quoted else value
 
 
 def _quoted(name: str, value: str) -> str:
-    """The value so that Compose and python-dotenv read it alike."""
+    """The value, quoted in such a way that Compose and python-dotenv read the same text."""
     if not value.isprintable():
         raise LabError(f"{name} holds a character that cannot be printed, such as a line break", "choose another value")
     if _PLAIN.fullmatch(value):
         return value
-    # Between single quotes all is literal, but for \' to both, and for \\ to python-dotenv alone.
+    # Both take text in single quotes literally, except \', which both unescape, and \\, which only python-dotenv does.
     if re.search(r"\\(\\|'|$)", value):
         return '"' + re.sub(r'([\\"$])', r"\\\1", value) + '"'
     return "'" + value.replace("'", "\\'") + "'"
@@ -86,7 +86,7 @@ def _replaced(line: str, name: str, value: str) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write the file whole or not at all, readable by its owner alone from its first byte on (mkstemp's mode)."""
+    """Replace the file atomically. mkstemp makes the new one readable by its owner alone from the first byte on."""
     target = path.resolve()
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f"{target.name}-")
     try:

@@ -1,16 +1,16 @@
 """Events: one JSON object a line, named after the Elastic Common Schema, and the files they are kept in.
 
-A process appends to a file of its own, one `write` a call, before it acknowledges anything. What was acknowledged
-is therefore on disk whatever is killed; only a line that nobody was told of can be cut, and then it is a file's last
-and has no newline. A file that has grown to `LIMIT`, or is a day old, is left behind for a new one; no name comes
-twice. Files that were left behind are deleted in time (`lab.retention`).
+Each process appends to a file of its own, with one `write` per call, before it acknowledges anything. Acknowledged
+events are therefore on disk whichever process is killed. Only an unacknowledged line can be cut; such a line is the
+last of its file and has no newline. A process starts a new file when its file has grown to `LIMIT` or is a day old. No
+file name is used twice. Closed files are deleted after some time (`lab.retention`).
 
-A reader that must see every event keeps a file `<reader>.checkpoint` in the folder: the names of the event files that
-it needs no more, one a line; it replaces the file whole. While there is such a file, an event file is deleted only when
-every checkpoint names it, even if the disk fills up; a checkpoint that cannot be read keeps everything. A reader may
-name a file once `is_open` has said that its writer left it and the reader has read it to its end after that.
-One name, of the oldest file that is still needed, would not do: a worker without requests keeps an old file open, and
-everything after it would have to stay.
+A reader that must see every event keeps a file `<reader>.checkpoint` in the folder. The checkpoint lists the event
+files that the reader no longer needs, one name per line; the reader replaces the checkpoint atomically. While there are
+checkpoints, an event file is deleted only when every checkpoint names it, even if the disk fills up; a checkpoint that
+cannot be read keeps everything. A reader may name a file once `is_open` has returned false for it and the reader has
+then read the file to its end. To name only the oldest file that is still needed would not do: a worker without
+requests keeps an old file open, and every newer file would have to stay.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from lab.retention import SUFFIX, Retention, hold, prune
 from lab.retention import is_open as is_open
 
 ECS_VERSION = "9.1.0"
-# Every dataset there may be. Logstash, Elasticsearch's templates and Kibana's data views know the same ones; nothing
-# writes a decision yet.
+# All datasets. Logstash, Elasticsearch's templates and Kibana's data views list the same ones. No code writes
+# `lab.decision` yet.
 DATASETS = ("lab.prediction", "lab.feedback", "lab.request", "lab.decision", "lab.alert")
 LIMIT, LIMIT_SECONDS = 64 * 2**20, 86_400.0
-# How often a writer looks whether files have to go, besides each time it opens one.
+# A writer deletes old files when it opens a new one, and besides that once in this time.
 PRUNE_SECONDS = 60.0
-# How often an event is written anew because its file was removed meanwhile.
+# How many times an event is written in all when its file is removed each time.
 TRIES = 5
 
 # Attribute to name on disk: ECS's own where it has one, else under lab.*.
@@ -109,7 +109,7 @@ class Request(Event, frozen=True, kw_only=True):
 
 
 class Alert(Event, frozen=True, kw_only=True):
-    """Something a person should look at: a version that is refused, or the one that is served and fails."""
+    """A fault that a person should look at: a version was refused, or the served version fails."""
 
     dataset: Literal["lab.alert"] = "lab.alert"
     message: str
@@ -165,10 +165,10 @@ class Writer:
             if self._in_place():
                 return
             self._close()
-        raise OSError(errno.ENOENT, "somebody removes each file at once", self._path)
+        raise OSError(errno.ENOENT, "each event file is removed as soon as it is written", self._path)
 
     def _in_place(self) -> bool:
-        """Whether what was written is where readers look: nobody removed, moved or replaced the file or the folder."""
+        """Whether readers can find the file: false when the file or its folder was removed, moved or replaced."""
         try:
             status = os.stat(self._path)  # noqa: PTH116, Path.stat() takes twice as long
         except OSError:
@@ -182,9 +182,9 @@ class Writer:
         self._path = str(self._folder / name)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         part = f"{self._path}.part"
-        self._file, self._size = os.open(part, flags, 0o640), 0  # and the umask
+        self._file, self._size = os.open(part, flags, 0o640), 0  # the umask restricts it further
         hold(self._file)
-        Path(part).rename(self._path)  # nobody sees it before it is held
+        Path(part).rename(self._path)  # readers and `prune` see the file only after it is locked
         status = os.fstat(self._file)
         self._identity, self._opened = (status.st_ino, status.st_dev), time.monotonic()
 

@@ -12,12 +12,12 @@ from lab.settings import NAMES, ROOT, STATE, Settings
 
 BIN = Path(sysconfig.get_path("scripts"))
 MADE_BY = STATE / "engine"
-# In place of a person's own, which may say how S3 is reached.
+# DVC reads this file instead of the user's own ~/.aws/config, which may name another S3 endpoint.
 AWS_CONFIG = ROOT / ".dvc" / "aws.config"
 REPRODUCE = ["-m", "trainer", "reproduce", "--version"]
 CHECK = ["-m", "trainer", "check"]
-# The variables of the caller's shell that a process of the lab gets: person, place, language, certificates, libraries,
-# caches. Others (profiles, tokens, proxies) would change what the lab does.
+# The variables of the caller's shell that a process of the lab inherits: user, folders, language, certificates,
+# libraries, caches. Others (profiles, tokens, proxies) would change what the lab does.
 MACHINE = frozenset(
     {
         *("HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TERM", "TMPDIR"),
@@ -43,13 +43,14 @@ def made_by() -> str:
 
 
 def refused_table(settings: Settings, said: str) -> LabError:
-    """The error for a table that the trainer's check refuses, with what it said."""
-    reason = said[max(said.find("error: "), 0) :].removeprefix("error: ").strip()  # Compose talks before it
+    """The error for a table that the trainer's check refused; `said` is the output of that check."""
+    # Compose prints lines of its own before the error.
+    reason = said[max(said.find("error: "), 0) :].removeprefix("error: ").strip()
     return LabError(f"{settings['PARAMS']} cannot be trained on; nothing was changed. The reason:\n{reason[:4_000]}")
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a process of the lab: what it must know of this machine, and these settings."""
+    """The environment of a process of the lab: the inherited variables in MACHINE, and these settings."""
     machine = {name: value for name, value in os.environ.items() if name in MACHINE or name.startswith("LC_")}
     return {
         **machine,

@@ -1,8 +1,8 @@
-"""A guard before a web application: it refuses a foreign Host, and requests that a page of another origin sends.
+"""A guard before a web application: it refuses a foreign Host, and requests from a page of another origin.
 
-A browser lets any page send requests to 127.0.0.1, and a name that its owner points at 127.0.0.1 makes the page there
-and this service one origin (DNS rebinding). It imports nothing heavy: MLflow's image has this file and no other of the
-lab but `errors`.
+A browser lets any page send requests to 127.0.0.1. A page whose host name resolves to 127.0.0.1 even has the same
+origin as this service (DNS rebinding). MLflow's image contains only this module and `errors` of the lab, so this module
+imports nothing else of it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 def allowed_hosts(text: str) -> frozenset[str]:
-    """The names in the setting ALLOWED_HOSTS, which commas separate, and those of the loopback.
+    """The comma-separated names in the setting ALLOWED_HOSTS, and those of the loopback interface.
 
-    Raises LabError for what is no host name: one with a port or a scheme, or a wildcard.
+    Raises LabError for anything that is not a host name, such as a name with a port or a scheme, or a wildcard.
     """
     names = {name.strip().lower() for name in text.split(",")} - {""}
     for name in names:
         if host_name(name) != name:
             raise LabError(
-                f"ALLOWED_HOSTS holds {name!r}, which is no host name",
+                f"ALLOWED_HOSTS holds {name!r}, which is not a host name",
                 "give names without scheme and port, with commas between them: ALLOWED_HOSTS=lab.example.com",
             )
     return LOOPBACK | names
@@ -44,11 +44,11 @@ def host_name(host: str) -> str:
 
 
 class Guard:
-    """An ASGI application that passes on to `app` what its own pages and programs send, and answers 403 to the rest.
+    """An ASGI application that passes requests of programs and of its own pages on to `app`, and answers 403 to others.
 
-    `Host` must be one of `hosts`. An `Origin`, which a browser sends with whatever a page may change things by, must
-    be the same as `Host`, or one of `hosts` that is not of the loopback: there each port is another program's. No page
-    of another origin may show these pages in a frame, where a click meant for that page would be a click here.
+    `Host` must be one of `hosts`. A browser sends `Origin` with every request that could change something. `Origin`
+    must equal `Host`, or be one of `hosts` that is not a loopback name: on the loopback each port belongs to another
+    program. No page of another origin may show these pages in a frame, where it could steal clicks (clickjacking).
     """
 
     def __init__(self, app: Application, hosts: frozenset[str]) -> None:
@@ -59,7 +59,7 @@ class Guard:
         if not reason:
             await self.app(scope, receive, _unframed(send))
         elif scope["type"] == "websocket":
-            await receive()  # the handshake, which a server answers with 403 when it is closed
+            await receive()  # a server answers the handshake with 403 when the application closes it
             await send({"type": "websocket.close", "code": 1008, "reason": reason})
         else:
             headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"x-content-type-options", b"nosniff")]
@@ -81,7 +81,7 @@ class Guard:
 
 
 def _unframed(send: Send) -> Send:
-    """`send`, with a header on each response that keeps it out of foreign frames."""
+    """`send` with a header on each response that forbids pages of other origins to frame it."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":

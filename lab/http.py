@@ -14,7 +14,7 @@ import urllib3
 from lab.errors import LabError
 
 READ_SECONDS = 20.0
-# For a whole answer, and the bytes it may have.
+# Limits of a whole answer: seconds, and bytes.
 WHOLE_SECONDS, MOST_BYTES = 120.0, 16 * 2**20
 _pool = urllib3.PoolManager(
     retries=urllib3.Retry(connect=1, read=0, status=0, redirect=0, other=0, backoff_factor=0.2),
@@ -26,7 +26,7 @@ class UnreachableError(LabError):
 
 
 class TooLargeError(LabError):
-    """The answer has more bytes than were asked for; they were not read."""
+    """The answer is larger than the limit; the rest was not read."""
 
 
 class RefusedError(LabError):
@@ -92,7 +92,7 @@ def get_json(url: str, timeout: float = READ_SECONDS, key: str = "") -> Any:
 
 
 def direct(*urls: str) -> dict[str, str]:
-    """NO_PROXY for libraries that would ask a proxy of the shell: the loopback, these hosts, and what it lists."""
+    """NO_PROXY for libraries that use the shell's proxy: the loopback, the hosts of `urls`, and its present value."""
     before = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     hosts = ["127.0.0.1", "localhost", "::1", *(urlsplit(url).hostname or "" for url in urls)]
     value = "*" if before.strip() == "*" else ",".join(dict.fromkeys(filter(None, (*hosts, before))))

@@ -1,4 +1,4 @@
-"""One command at a time changes a lab: of `up`, `down`, `train` and `reset` the second says which one is running."""
+"""A lock so that only one of `up`, `down`, `train` and `reset` runs at a time; the second names the running one."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from lab.errors import LabError
 from lab.settings import STATE
 
 PATH = STATE / "lock"
-# In which the one that has the lock has written its name.
+# Time within which the holder of the lock has written its name into the file.
 NAME_SECONDS = 0.3
 COMMANDS = ("up", "down", "train", "reset")
 
 
 @contextlib.contextmanager
 def held(command: str) -> Iterator[None]:
-    """Hold the lab's lock; the system takes it back when the process ends, however it ends.
+    """Hold the lab's lock; the kernel releases it when the process ends, even when the process is killed.
 
     Raises LabError when another command holds it.
     """
     file = _locked(command)
     try:
-        with contextlib.suppress(OSError):  # on a full disk `down` and `reset` must work
+        with contextlib.suppress(OSError):  # `down` and `reset` must work on a full disk, too
             os.ftruncate(file, 0)
             os.pwrite(file, f"make {command} (pid {os.getpid()})".encode(), 0)
         yield
@@ -34,7 +34,7 @@ def held(command: str) -> Iterator[None]:
 
 
 def _locked(command: str) -> int:
-    """Open the lock file and lock it; anew when a `reset` removed it in between."""
+    """Open the lock file and lock it; start over when a `reset` removed the file in between."""
     while True:
         STATE.mkdir(mode=0o700, exist_ok=True)
         file = os.open(PATH, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

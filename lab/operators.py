@@ -1,8 +1,8 @@
-"""What a model's ONNX file may hold: the operators that scikit-learn's classifiers need, and nothing that reads a file
-or runs for longer than the number of rows tells.
+"""The check of a model's ONNX file: an allow-list of the operators that scikit-learn's classifiers need.
 
-ONNX Runtime reads any file that a model names as the place of its weights, and a loop may have as many rounds as it
-likes. Both are refused by what is allowed, not by what is known to be bad.
+It excludes all that reads another file or whose run time does not depend on the number of rows alone. ONNX Runtime
+reads any file that a model names as the location of its weights, and a loop may run for ever. An allow-list also
+excludes what nobody has found to be harmful yet.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, shape_inference
 
 from lab.errors import LabError
 
-# What skl2onnx writes for scikit-learn's classifiers, and operators of the same kind. The shape of what each one gives
-# depends on the shapes of its inputs alone, but for SHAPED.
+# The operators that skl2onnx writes for scikit-learn's classifiers, and others of the same kind. The output shape of
+# each depends on the shapes of its inputs alone, except for those in SHAPED.
 _ONNX = """
     Abs Add And ArgMax ArgMin Cast Clip Concat Constant ConstantOfShape CumSum Div Equal Erf Exp Flatten Gather Gemm
     Greater GreaterOrEqual Identity Less LessOrEqual Log MatMul Max Min Mul Neg Not Or Pow Reciprocal ReduceLogSumExp
@@ -27,8 +27,9 @@ _ML = """
     SVMRegressor TreeEnsembleClassifier TreeEnsembleRegressor
 """
 ALLOWED = {"ai.onnx": frozenset(_ONNX.split()), "ai.onnx.ml": frozenset(_ML.split()), "com.microsoft": {"CDist"}}
-# Inputs, by position, whose values say which shape the output has. They must be constant, or for ConstantOfShape the
-# shape of another tensor: then time and memory grow with the number of rows, and with nothing else that a client sends.
+# Positions of the inputs whose values determine the output shape. These inputs must be constants, or for
+# ConstantOfShape the shape of another tensor, so that of all that a client sends only the number of rows determines
+# time and memory.
 SHAPED = {
     "ConstantOfShape": (0,),
     "Reshape": (1,),
@@ -41,18 +42,19 @@ SHAPED = {
     "ReduceSum": (1,),
     "ReduceSumSquare": (1,),
 }
-# ONNX's messages without their suffix `Proto`; others hold functions, sparse tensors, training, sequences.
+# ONNX's message types that are allowed, without the suffix `Proto`. The others are for functions, sparse tensors,
+# training and sequences.
 _MESSAGES = """
     Model OperatorSetId StringStringEntry Graph Node Attribute Tensor ValueInfo Type Type.Tensor TensorShape
     TensorShape.Dimension
 """
 MESSAGES = frozenset(_MESSAGES.split())
 REAL = (TensorProto.FLOAT, TensorProto.DOUBLE)
-REMEDY = "train a classifier whose ONNX has none, and promote that"
+REMEDY = "train a classifier whose ONNX file has none of it, and promote that"
 
 
 def inspect(model: bytes) -> None:
-    """Raise LabError unless the file holds only what is allowed. Nothing that it names is opened or run.
+    """Raise LabError unless the file holds only what is allowed. The model is not run and no file it names is opened.
 
     Raises MemoryError where memory is limited and the file needs more.
     """
@@ -73,20 +75,21 @@ def _parse(model: bytes) -> ModelProto:
     except DecodeError as error:
         if "alloc failed" in str(error):
             raise MemoryError from error
-        raise LabError("model.onnx is no ONNX file", REMEDY) from error
-    # Two readers may differ over a field that is unknown or given twice, so there must be none.
+        raise LabError("model.onnx is not an ONNX file", REMEDY) from error
+    # Another parser may read an unknown or repeated field in another way. So there must be none: the file must be equal
+    # to what this parser writes.
     proto.DiscardUnknownFields()
     try:
         written = proto.SerializeToString(deterministic=True)
-    except EncodeError as error:  # what was parsed can be written, if there is memory
+    except EncodeError as error:  # a parsed model can always be written unless memory runs out
         raise MemoryError from error
     if not model or written != model:
-        raise LabError("model.onnx is not written as ONNX is written", REMEDY)
+        raise LabError("model.onnx is not in the standard encoding: it has unknown or repeated fields", REMEDY)
     return proto
 
 
 def _messages(message: Message) -> Iterator[Message]:
-    """The message and all that it holds, however deep."""
+    """The message and all messages in it, at any depth."""
     waiting = [message]
     while waiting:
         message = waiting.pop()
@@ -99,7 +102,7 @@ def _messages(message: Message) -> Iterator[Message]:
 def _check_nodes(graph: GraphProto) -> None:
     known = {tensor.name for tensor in graph.initializer} | {place.name for place in graph.input}
     if len(known) != len(graph.initializer) + len(graph.input):
-        raise LabError("model.onnx gives one name to two inputs or constants", REMEDY)
+        raise LabError("model.onnx gives the same name to two inputs or constants", REMEDY)
     fixed, shapes = {tensor.name for tensor in graph.initializer}, set[str]()
     for node in graph.node:
         domain = node.domain or "ai.onnx"
@@ -119,24 +122,30 @@ def _check_nodes(graph: GraphProto) -> None:
 
 
 def _check_trees(node: NodeProto) -> None:
-    """Every branch must lead to nodes with greater numbers: ONNX Runtime walks a tree with a circle in it for ever."""
+    """Raise LabError unless every branch leads to a node with a greater number.
+
+    Otherwise the tree may have a cycle, which ONNX Runtime would follow for ever.
+    """
     given = {attribute.name: attribute.ints for attribute in node.attribute}
     numbers, modes = given.get("nodes_nodeids", []), [a.strings for a in node.attribute if a.name == "nodes_modes"]
     below = [given.get(f"nodes_{side}nodeids", []) for side in ("true", "false")]
     if len(given) != len(node.attribute) or any(len(each) != len(numbers) for each in (*below, *modes)):
-        raise LabError("model.onnx holds a tree whose lists do not fit each other", REMEDY)
+        raise LabError("model.onnx holds a tree whose lists do not match", REMEDY)
     for number, mode, yes, no in zip(numbers, *modes, *below, strict=True):
         if mode != b"LEAF" and not number < min(yes, no):
-            raise LabError("model.onnx holds a tree that is none", REMEDY)
+            raise LabError("model.onnx holds a tree with a cycle", REMEDY)
 
 
 def _check_divisions(proto: ModelProto) -> None:
-    """Nothing but real numbers is divided: the least whole number by -1 ends the process, on that request only."""
-    proto.graph.ClearField("value_info")  # the file's own word for what is inferred here
+    """Raise LabError unless only real numbers are divided: the least integer divided by -1 crashes the process.
+
+    The self-test cannot find this, since it depends on the values in a request.
+    """
+    proto.graph.ClearField("value_info")  # these types are claims of the file; the true ones are inferred below
     graph = shape_inference.infer_shapes(proto).graph
     real = {tensor.name for tensor in graph.initializer if tensor.data_type in REAL}
     real |= {v.name for v in (*graph.input, *graph.value_info) if v.type.tensor_type.elem_type in REAL}
     for node in graph.node:
-        # Both have one type, so that it is enough to know one.
+        # Both inputs have the same type, so it is enough to know one.
         if node.op_type == "Div" and not real.intersection(node.input):
-            raise LabError("model.onnx divides whole numbers", REMEDY)
+            raise LabError("model.onnx divides integers", REMEDY)

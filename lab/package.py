@@ -1,4 +1,4 @@
-"""A model package: loaded, scored, and held against what its card says."""
+"""Load a model package, compute probabilities with it, and check it against its card."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from numpy.typing import NDArray
 from lab import card as cards
 from lab.errors import LabError
 
-# More rows are scored in parts, so that a large batch takes no more memory than this many rows.
+# A larger batch is scored in parts of this size, so that it needs no more memory than one part.
 PART_ROWS = 500
 _REMEDY = "promote another version"
 
 
 class ModelError(LabError):
-    """The model gives no probability where it must."""
+    """The model gave something other than a probability for each row."""
 
 
 def open_session(model: bytes) -> onnxruntime.InferenceSession:
-    """Load a model; raises whatever ONNX Runtime does."""
+    """Load a model. Raises whatever ONNX Runtime raises."""
     options = onnxruntime.SessionOptions()
-    # One row is far too little work to share out.
+    # One row is far too little work for several threads.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    # Otherwise the bytes say whether they are ONNX, and what was inspected as ONNX could be run as something else.
+    # Otherwise ONNX Runtime detects the format, and could run a file that was inspected as ONNX as something else.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
@@ -31,7 +31,8 @@ def open_session(model: bytes) -> onnxruntime.InferenceSession:
 def score(session: onnxruntime.InferenceSession, rows: NDArray[np.float32]) -> list[float]:
     """The positive class's probability for each of `rows`, shape (n, features), NaN for missing.
 
-    Raises ModelError unless there are n, each within 0 and 1; a float32's rounding beyond them is cut off.
+    Raises ModelError unless there are n, each from 0 to 1. Values outside by no more than float32's rounding error are
+    clipped.
     """
     if len(rows) <= PART_ROWS:
         return _score(session, rows)
@@ -47,7 +48,7 @@ def _score(session: onnxruntime.InferenceSession, rows: NDArray[np.float32]) -> 
     except Exception as error:  # the runtime raises its own kinds, not all of them documented
         raise ModelError(f"the model fails: {error}"[:500], _REMEDY) from error
     if scores.shape != (len(rows), 2):
-        raise ModelError(f"the model answers {len(rows)} rows in the shape {scores.shape}", _REMEDY)
+        raise ModelError(f"the model answers {len(rows)} rows with the shape {scores.shape}", _REMEDY)
     found: list[float] = scores[:, 1].tolist()
     for probability in found:
         if not 0.0 <= probability <= 1.0:
@@ -62,16 +63,16 @@ def _cut(probability: float) -> float:
 
 
 def check_self_test(session: onnxruntime.InferenceSession, card: cards.Card) -> None:
-    """Raise LabError unless the model gives the card's own rows the card's own probabilities."""
+    """Raise LabError unless the model gives the card's probabilities for the card's rows."""
     _check_scores(session, _rows(card.self_test.rows), card.self_test.probabilities)
 
 
 def check(card: cards.Card, model: bytes) -> None:
-    """Raise LabError unless the model is one that the API can serve, and gives what its card says.
+    """Raise LabError unless the API can serve the model and the model gives the probabilities in its card.
 
-    Loads and runs it, which may take any time and memory: see `lab.trial`.
+    This loads and runs the model, which may take any time and memory: `lab.trial` sets limits.
     """
-    from lab.operators import inspect  # what it needs is for the trial only
+    from lab.operators import inspect  # only the trial needs this import, and the memory it takes
 
     inspect(model)
     try:
@@ -83,7 +84,7 @@ def check(card: cards.Card, model: bytes) -> None:
     score(session, _corners(card))
     rows, probabilities = card.self_test.rows, card.self_test.probabilities
     _check_scores(session, _rows(rows[:1]), probabilities[:1])
-    # Not a multiple of PART_ROWS: there are two sizes of parts.
+    # This is not a multiple of PART_ROWS, so that a part of another size is tried, too.
     count = cards.BATCH_ROWS - 1
     _check_scores(
         session, np.resize(_rows(rows), (count, len(card.features))), np.resize(probabilities, count).tolist()
@@ -93,7 +94,7 @@ def check(card: cards.Card, model: bytes) -> None:
 def _check_interface(session: onnxruntime.InferenceSession, features: int) -> None:
     inputs = [(place.name, place.type, place.shape[1:]) for place in session.get_inputs()]
     if inputs != [("features", "tensor(float)", [features])] or isinstance(session.get_inputs()[0].shape[0], int):
-        raise LabError(f"the model's input is not float32 of any number of rows of {features} features", _REMEDY)
+        raise LabError(f"the model's input is not float32 of shape (any number of rows, {features} features)", _REMEDY)
     if ("probabilities", "tensor(float)") not in [(place.name, place.type) for place in session.get_outputs()]:
         raise LabError("the model has no output `probabilities` of float32", _REMEDY)
 
@@ -109,6 +110,6 @@ def _rows(rows: list[list[float | None]]) -> NDArray[np.float32]:
 
 
 def _corners(card: cards.Card) -> NDArray[np.float32]:
-    """The least record, the greatest, and one that misses all it may."""
+    """Three records: all lower bounds, all upper bounds, and one with every value missing that may be."""
     least, most = [f.min for f in card.features], [f.max for f in card.features]
     return _rows([[*least], [*most], [None if f.nullable else f.min for f in card.features]])

@@ -66,7 +66,7 @@ def definition_for(settings: Settings) -> Path:
 
 
 def check_place(settings: Settings) -> None:
-    """Raise LabError unless the problem is where the pipeline can run it."""
+    """Raise LabError unless the pipeline can run the problem at its path."""
     if settings.params.name != "params.yaml" or not settings.params.parent.is_relative_to(ROOT):
         raise LabError(
             f"{settings.params} cannot be run",
@@ -108,7 +108,7 @@ def configure_dvc(settings: Settings) -> None:
             f"    access_key_id = {settings['S3_ACCESS_KEY']}",
             f"    secret_access_key = {settings['S3_SECRET_KEY']}",
             "    region = us-east-1",
-            # Else a profile that the shell names would have to exist.
+            # Without this line the profile that the shell names in AWS_PROFILE would have to exist.
             "    profile = default",
             f"    configpath = {AWS_CONFIG}",
             f"    credentialpath = {AWS_CONFIG}",
@@ -124,7 +124,10 @@ def configure_dvc(settings: Settings) -> None:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The environment of what trains: this machine's, the settings that it needs, and a proxy for what is elsewhere."""
+    """The environment of the trainer: the machine's, the settings that it needs, and the shell's proxy.
+
+    The proxy serves for other hosts, such as one that has the table, and not for S3 and MLflow.
+    """
     return {
         **{name: value for name, value in os.environ.items() if name.lower() in PROXIES},
         **http.direct(settings.s3_url, settings.mlflow_url),

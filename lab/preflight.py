@@ -26,7 +26,7 @@ SOCKET_PATH = 103
 def check(settings: Settings, own: Sequence[psutil.Process] = ()) -> None:
     """Raise LabError for the first thing that keeps the lab from starting.
 
-    `own` are processes of this lab, which will have ended by then.
+    `own` are this lab's running processes, which will end before it starts: their memory and ports count as free.
     """
     check_git()
     _check_folder()
@@ -73,7 +73,7 @@ def check_writable() -> None:
 
 
 def _check_room(freed: int = 0) -> None:
-    """Raise LabError unless disk and memory suffice; `freed` bytes of memory will be free by then."""
+    """Raise LabError unless disk and memory suffice; `freed` bytes of memory count as free."""
     free = shutil.disk_usage(ROOT).free // 2**20
     if free < DISK_MB:
         raise LabError(
@@ -112,7 +112,7 @@ def _listening(processes: Sequence[psutil.Process]) -> set[int]:
 
 
 def check_ports(settings: Settings, services: Sequence[Service], own: Collection[int] = ()) -> None:
-    """Raise LabError unless every port of these services is free or this lab's `own`, and no two want the same."""
+    """Raise LabError unless every port of these services is free or in `own`, and no two services need the same one."""
     wanted: dict[int, str] = {}
     for port, setting in (pair for service in services for pair in service.ports(settings)):
         if port in wanted:
@@ -123,7 +123,7 @@ def check_ports(settings: Settings, services: Sequence[Service], own: Collection
         wanted[port] = setting
     for port, setting in wanted.items():
         if port not in own and not _free(port):
-            # A setting with two ports is moved by the lower one.
+            # A setting with two ports is the number of the lower one.
             pair = list(wanted.values()).count(setting) > 1
             other = _suggest(settings.port(setting), GRPC_OFFSET if pair else 0, wanted.keys())
             raise LabError(
@@ -133,14 +133,14 @@ def check_ports(settings: Settings, services: Sequence[Service], own: Collection
 
 
 def check_sockets(settings: Settings) -> None:
-    """Raise LabError when another user has a file where SeaweedFS puts a socket, for it would not get past it."""
+    """Raise LabError when another user owns a file where SeaweedFS makes a socket: it could not start."""
     for part in ("master", "volume", "filer", "admin", "s3"):
         setting = "S3_PORT" if part == "s3" else f"S3_{part.upper()}_PORT"
-        # The folder and the names are SeaweedFS' own and cannot be set.
+        # SeaweedFS has no setting for this folder and these names.
         path = Path(f"/tmp/seaweedfs-{part}-grpc-{settings.port(setting) + GRPC_OFFSET}.sock")  # noqa: S108
         with contextlib.suppress(FileNotFoundError):
             owner = path.lstat().st_uid
-            if owner != os.geteuid() and os.geteuid():  # root may remove it
+            if owner != os.geteuid() and os.geteuid():  # root may replace the file
                 wanted = [port for service in processes(settings) for port, _ in service.ports(settings)]
                 other = _suggest(settings.port(setting), GRPC_OFFSET, wanted)
                 raise LabError(
@@ -161,7 +161,7 @@ def _free(port: int) -> bool:
 
 
 def _suggest(port: int, offset: int, wanted: Collection[int]) -> str:
-    """A port near this one that is free, as is the one `offset` above it, and that no service wants."""
+    """A port near `port` such that it and the one `offset` above it are free and no service needs them."""
     near = [*range(port + 1, port + 500), *range(port - 1, port - 500, -1)]
     for each in (each for each in near if 1_024 <= each <= 65_535 - offset):
         if all(_free(p) and p not in wanted for p in {each, each + offset}):

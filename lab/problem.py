@@ -14,8 +14,8 @@ from lab.errors import LabError
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\Z")]
 Column = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,62}\Z")]
 Month = Annotated[str, Meta(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])\Z")]
-# The patterns end in \Z, for $ also matches before a line end. An empty text stands where there is none: a pattern and
-# Literal[""] do not go together in msgspec.
+# The patterns end in \Z because $ also matches before a final line end. The next two allow the empty text, which stands
+# for none: msgspec cannot combine a pattern with Literal[""].
 SomeColumn = Annotated[str, Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_.]{0,62})?\Z")]
 SomeMonth = Annotated[str, Meta(pattern=r"^([0-9]{4}-(0[1-9]|1[0-2]))?\Z")]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -23,10 +23,10 @@ Metric = Literal["roc_auc", "average_precision", "recall", "precision", "f1", "a
 METRICS: tuple[str, ...] = get_args(Metric)
 # The better value of these is the lower one.
 LOSSES = frozenset({"brier", "log_loss"})
-# What ingest adds to the columns of the source: the row there, and the month of a dated group.
+# Columns that ingest adds to those of the source: the row number in the source, and the month of a dated group.
 ROW_COLUMN = "source_row"
 GROUP_COLUMN = "reported"
-# The greatest number of 32 bits, in which ONNX computes.
+# The greatest float32: ONNX computes in float32.
 GREATEST = 3.4028234e38
 
 
@@ -156,7 +156,7 @@ def parse(text: bytes | str, name: str = "params.yaml") -> Problem:
 
     tree = strict_yaml.decode(text, name)
     if not isinstance(tree, dict):
-        raise LabError(f"{name}: the file states no problem", "start from a params.yaml in examples/")
+        raise LabError(f"{name}: the file does not define a problem", "start from a params.yaml in examples/")
     try:
         _check_entries(tree)
         problem = msgspec.convert(tree, Problem)
@@ -168,7 +168,7 @@ def parse(text: bytes | str, name: str = "params.yaml") -> Problem:
 
 
 def _check_entries(tree: dict[str, Any]) -> None:
-    """Check each entry of a mapping alone: msgspec does not say which one is wrong."""
+    """Check each entry of a mapping by itself, because msgspec's error does not name the wrong one."""
     grids = [(f"candidates.{name}.grid", str, list[Any]) for name in _mapping(tree, "candidates")]
     kinds = [*grids, ("features", Column, Feature), ("candidates", Name, Candidate), ("choice.floors", Metric, float)]
     for place, key_type, value_type in kinds:
@@ -187,17 +187,17 @@ def _check_entry(value: Any, kind: Any, place: str) -> None:
 
 
 def _mapping(tree: Any, *path: str) -> dict[str, Any]:
-    """What stands at `path`, or nothing when that is no mapping."""
+    """The mapping at `path`; an empty one when there is none."""
     for key in path:
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree if isinstance(tree, dict) else {}
 
 
 def _remedy(said: str) -> str:
-    remedy = "correct it there; $ is the top of the file"
+    remedy = "correct it in the file; $ is the top of the file"
     if "Expected `str`, got" in said:
-        return f"{remedy}, and a number, true or false that is meant as text needs quotes"
-    return f"{remedy}, and a number stands without quotes" if "got `str`" in said else remedy
+        return f"{remedy}; put quotes around a number, true or false that is meant as text"
+    return f"{remedy}; write a number without quotes" if "got `str`" in said else remedy
 
 
 def better_is_lower(choice: Choice) -> bool:
@@ -228,7 +228,7 @@ def _column_faults(p: Problem) -> list[str]:
     faults = []
     repeated = _repeated(p.columns)
     if repeated:
-        faults.append(f"id, features and target must be different columns; {', '.join(repeated)} stands there twice")
+        faults.append(f"id, features and target must be different columns; {', '.join(repeated)} is given twice")
     for column in {ROW_COLUMN, *([GROUP_COLUMN] if p.source.groups else [])} & set(p.columns):
         faults.append(
             f"no column may be called {column}: ingest adds one of that name; rename yours, in the file as well"

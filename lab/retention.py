@@ -1,7 +1,7 @@
-"""Which event files go: closed ones, oldest first, once they are too old, too many, or the disk has little room left.
+"""Delete event files: closed ones, oldest first, when they are too old, too large in sum, or the disk is nearly full.
 
-A writer calls `prune` when it opens a file; several may do so at once. How a reader keeps what it still needs is said
-in `lab.events`.
+A writer calls `prune` when it opens a file, and once a minute; several writers may do so at once. `lab.events`
+describes how a reader keeps the files that it still needs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-# The least free space, in bytes, and as a share of a smaller disk.
+# The free space to keep on the disk: in bytes, or as a share of a small disk, whichever is less.
 FREE, FREE_SHARE = 2**30, 0.05
 SUFFIX, CHECKPOINT = ".ndjson", ".checkpoint"
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Retention:
-    """How long event files stay, counted from their last event, and how much all of them may have."""
+    """How many days event files stay after their last event, and how many MB all of them may take together."""
 
     days: float = 90
     megabytes: float = 2_000
@@ -37,15 +37,15 @@ class _File:
 
 
 def hold(file: int) -> None:
-    """Mark the file as open, until it is closed or its process ends, however it ends."""
-    with contextlib.suppress(OSError):  # a file system without locks: nothing is deleted there
+    """Lock the file descriptor `file`, to mark the file as open until it is closed or its process ends."""
+    with contextlib.suppress(OSError):  # without locks in the file system nothing is deleted
         fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def is_open(path: Path) -> bool:
-    """Whether a writer still has the file, or that cannot be known.
+    """Whether a writer still has the file open; true when that cannot be found out.
 
-    A lock tells it. The process id in the name would not: ids come again, and each container has its own.
+    The writer's lock tells. The process id in the file's name would not: ids are reused, and containers share them.
     """
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -63,7 +63,7 @@ def is_open(path: Path) -> bool:
 
 
 def prune(folder: Path, retention: Retention) -> None:
-    """Delete what may go. A fault is logged: it must not keep an event from being recorded."""
+    """Delete the files that may be deleted. Errors are only logged: they must not keep an event from being recorded."""
     try:
         _prune(folder, retention)
     except OSError as error:
@@ -85,18 +85,18 @@ def _prune(folder: Path, retention: Retention) -> None:
             kept += 1
             continue
         try:
-            file.path.unlink(missing_ok=True)  # another worker may be at it, too
+            file.path.unlink(missing_ok=True)  # another worker may delete it at the same time
         except OSError as error:
             log.warning("%s is not deleted: %s", file.path.name, error.strerror)
             continue
         whole, missing = whole - file.size, missing - file.size
         log.info("deleted %s, last written %s", file.path.name, time.strftime("%F", time.gmtime(file.written)))
     if kept:
-        log.warning("%d event files stay beyond their limits: a reader's checkpoint does not name them", kept)
+        log.warning("%d event files are over the limits but kept: a reader's checkpoint does not name them", kept)
 
 
 def _files(folder: Path) -> list[_File]:
-    """Every event file, the one that was written longest ago first."""
+    """Every event file, oldest last write first."""
     found = []
     for path in folder.glob(f"*{SUFFIX}"):
         with contextlib.suppress(FileNotFoundError):
@@ -106,21 +106,21 @@ def _files(folder: Path) -> list[_File]:
 
 
 def _missing(folder: Path) -> float:
-    """Bytes that have to go for the disk to have the least free space."""
+    """Bytes to delete until the disk has its minimum of free space; zero or less when it has."""
     disk = shutil.disk_usage(folder)
     return min(FREE, FREE_SHARE * disk.total) - disk.free
 
 
 def _needed(folder: Path) -> list[frozenset[str]]:
-    """What each checkpoint gives free; nothing for one that cannot be read."""
+    """For each checkpoint the files that its reader no longer needs; none for a checkpoint that cannot be read."""
     found = []
     for path in folder.glob(f"*{CHECKPOINT}"):
         try:
             names = frozenset(path.read_text().splitlines())
             if wrong := next((name for name in names if not name.endswith(SUFFIX)), None):
-                raise ValueError(f"{wrong!r} is no event file's name")
+                raise ValueError(f"{wrong!r} is not the name of an event file")
         except (OSError, ValueError) as error:
-            log.warning("no event file is deleted, for the checkpoint %s cannot be read: %s", path.name, error)
+            log.warning("no event file is deleted, because the checkpoint %s cannot be read: %s", path.name, error)
             names = frozenset()
         found.append(names)
     return found

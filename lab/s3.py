@@ -10,12 +10,12 @@ from lab.settings import Settings
 
 
 def client(settings: Settings) -> Any:
-    """A boto3 client for the lab's S3, whatever profile, endpoint or proxy the caller's shell names."""
+    """A boto3 client for the lab's S3. It ignores any profile, endpoint and proxy in the caller's shell."""
     import boto3  # here, because it costs 0.3 s that most commands need not pay
     import botocore.session
     from botocore.config import Config
 
-    # Variables by which AWS's tools choose a profile and its files; nothing of them is read.
+    # Overrides the shell's AWS_PROFILE and the user's ~/.aws files.
     own = {"profile": None, "config_file": os.devnull, "credentials_file": os.devnull}
     session = botocore.session.Session({name: (None, None, value, None) for name, value in own.items()})
     return boto3.Session(botocore_session=session).client(

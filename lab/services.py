@@ -33,7 +33,7 @@ class Service:
         return True
 
     def ports(self, settings: Settings) -> list[tuple[int, str]]:
-        """Every port it listens on, with the setting that moves it; what wants the same port stands there twice."""
+        """Every port that the service listens on, with the setting that determines it. A port may occur twice."""
         found = [(settings.port(name), name) for name in (self.port, *self.more, *self.inner)]
         if self.inner:
             grpc = (self.port, *self.inner)
@@ -65,5 +65,5 @@ ELASTIC = (
 
 
 def processes(settings: Settings) -> list[Service]:
-    """The services that run as processes: the stand-in AWS only when asked for, since it can run no task there."""
+    """The services that run as processes; the stand-in AWS only with AWS=1, since it can run no task as a process."""
     return [service for service in SERVICES if service is not _AWS or settings.number("AWS", 0, 1)]

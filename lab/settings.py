@@ -1,6 +1,6 @@
-"""Every setting of the lab in one table: it reads `.env`, writes it, and prints the help.
+"""Every setting of the lab in one table, with functions that read `.env`, write it, and print the help.
 
-A value comes from the command line, else from `.env`, else from the table. Secrets have no default: `draw` draws
+A value comes from the command line, else from `.env`, else from the table. Secrets have no default: `draw` generates
 them.
 """
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".lab"
 ENV_FILE = ROOT / ".env"
 HEADING = "This lab's own settings; .env.example explains them. Not for git: it holds secrets."
-# The variable that names those which are settings.
+# This variable of the environment lists the names of the variables that are settings.
 NAMES = "LAB_SETTINGS"
 
 
@@ -45,19 +45,21 @@ SETTINGS = (
     Setting("ENGINE", "auto", "auto, docker (containers) or embedded (processes)"),
     Setting("LITE", "0", "1 leaves Elasticsearch, Kibana, Logstash, Filebeat and the APM Server out"),
     Setting("PARAMS", "params.yaml", "the problem: table, features, candidates, choice"),
-    Setting("ALLOWED_HOSTS", "", "host names beside localhost that API, dashboard and MLflow answer to, with commas"),
+    Setting(
+        "ALLOWED_HOSTS", "", "further host names for API, dashboard and MLflow besides localhost, separated by commas"
+    ),
     Setting("API_PORT", "8000", "the API that serves the champion"),
     Setting("API_WORKERS", "2", "processes of the API"),
-    Setting("API_KEY", "", "what a client of the API must send in X-API-Key; empty: nothing", hidden=True),
-    Setting("EVENTS_DAYS", "90", "days after its last event on which a file of events is deleted"),
-    Setting("EVENTS_MB", "2000", "MB that all files of events may have; the oldest are deleted first"),
+    Setting("API_KEY", "", "the key that a client of the API must send in X-API-Key; empty: no key", hidden=True),
+    Setting("EVENTS_DAYS", "90", "an event file is deleted this many days after its last event"),
+    Setting("EVENTS_MB", "2000", "limit for all event files together, in MB; the oldest are deleted first"),
     Setting("ELASTIC_APM_SERVER_URL", "", "the APM Server that the API sends its traces to; empty: none"),
     Setting("DASHBOARD_PORT", "8501", "the dashboard"),
     Setting("MLFLOW_PORT", "5000", "MLflow: runs, metrics, registry"),
     Setting("S3_PORT", "9000", "S3: datasets, models, ledger"),
     Setting("S3_CONSOLE_PORT", "9001", "its console, in containers"),
     Setting("AWS_PORT", "4566", "the stand-in AWS"),
-    Setting("AWS", "0", "1 starts the stand-in AWS among processes too, where it can run no task; containers have it"),
+    Setting("AWS", "0", "1 starts the stand-in AWS with processes, too; it runs tasks only in containers"),
     Setting("KIBANA_PORT", "5601", "Kibana, in containers"),
     Setting("ELASTICSEARCH_PORT", "9200", "Elasticsearch, in containers"),
     Setting("APM_PORT", "8200", "the APM Server, in containers"),
@@ -71,8 +73,8 @@ SETTINGS = (
     Setting("S3_ENDPOINT_URL", "", "S3 elsewhere; empty means the lab's own"),
     Setting("S3_ACCESS_KEY", None, "who signs in to S3"),
     Setting("S3_SECRET_KEY", None, "the password for it"),
-    Setting("AWS_EMULATOR_KEY_ID", None, "the stand-in AWS: root's access key id, and the registry's user"),
-    Setting("AWS_EMULATOR_SECRET_KEY", None, "the secret key for it, and the registry's password"),
+    Setting("AWS_EMULATOR_KEY_ID", None, "the stand-in AWS: root's access key id, also the user name for its registry"),
+    Setting("AWS_EMULATOR_SECRET_KEY", None, "the secret key for it, also the password for the registry"),
     Setting("POSTGRES_PASSWORD", None, "MLflow's password for PostgreSQL"),
     Setting("ELASTIC_PASSWORD", None, "Elasticsearch: the user elastic, who may do anything"),
     Setting("READER_PASSWORD", None, "Kibana: lab_reader, who may look at everything of the lab"),
@@ -147,17 +149,17 @@ class Settings:
 
 
 def given(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The settings in `environ` (the process's own unless given) that were meant for the lab: LAB_SETTINGS names them.
+    """The settings in `environ` (by default the process's own) that LAB_SETTINGS names.
 
-    The Makefile sets it for what stands on make's command line, the lab for the processes that it starts. Another
-    variable may have a setting's name by chance.
+    The Makefile lists the variables of make's command line there, and the lab those for the processes that it starts.
+    Any other variable that has a setting's name has it by chance.
     """
     environ = os.environ if environ is None else environ
     return {name: environ[name] for name in environ.get(NAMES, "").split() if name in _BY_NAME and name in environ}
 
 
 def ignored(environ: Mapping[str, str] | None = None) -> str:
-    """A note on the variables of `environ` that have a setting's name and are not used; nothing where there is none."""
+    """A note on the variables of `environ` that have a setting's name but are not used; empty when there are none."""
     environ = os.environ if environ is None else environ
     meant = given(environ)
     values = load(meant).values
@@ -167,25 +169,25 @@ def ignored(environ: Mapping[str, str] | None = None) -> str:
 
 
 def load(first: Mapping[str, str] | None = None) -> Settings:
-    """Read the settings in force: `first` (those given to this process, unless stated), `.env`, the table.
+    """Read the settings: from `first` (by default those given to this process), else `.env`, else the table.
 
-    An empty value is the table's.
+    An empty value stands for the table's.
     """
     values = {**env_file.read(ENV_FILE), **(given() if first is None else first)}
     return Settings({s.name: values.get(s.name) or s.default or "" for s in SETTINGS})
 
 
 def draw(settings: Settings) -> dict[str, str]:
-    """Fresh secrets, and a project name, in place of those that are not set."""
+    """Fresh values for the secrets and the project name that are not set yet."""
     values = {s.name: secrets.token_hex(20) for s in SETTINGS if s.secret}
     values["COMPOSE_PROJECT_NAME"] = f"mlops-lab-{secrets.token_hex(3)}"
     return {name: value for name, value in values.items() if not settings.values[name]}
 
 
 def remember(values: Mapping[str, str]) -> dict[str, str]:
-    """Keep in `.env` those of the values that differ from it, so that the next command finds the same lab.
+    """Write the values that changed to `.env`, so that the next command finds the same lab.
 
-    Returns what changed, without secrets.
+    Returns the changed values, without secrets.
     """
     kept = env_file.read(ENV_FILE)
     before = {s.name: kept.get(s.name) or s.default or "" for s in SETTINGS}

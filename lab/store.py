@@ -1,4 +1,4 @@
-"""The lab's data in S3: whether it is still there."""
+"""Check that the lab's data is still in S3."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def check(registry: Registry, champion: Version, place: str) -> None:
     except http.RefusedError as error:
         raise LabError(
             f"the data in S3 are lost: MLflow names version {champion.number} of {champion.model} as champion, but S3 "
-            "does not have it. With it go the datasets, the packages of all models, the artifacts of all runs and the "
-            f"ledger. {error.message}",
-            f"`make down`, bring back {place} from a backup, `make up`. "
-            "Without a backup begin anew: `make reset`, then `make up`",
+            "does not have it. The datasets, the packages of all models, the artifacts of all runs and the ledger are "
+            f"lost as well. {error.message}",
+            f"run `make down`, restore {place} from a backup, run `make up`. "
+            "Without a backup start over: `make reset`, then `make up`",
         ) from error

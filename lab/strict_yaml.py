@@ -1,4 +1,4 @@
-"""YAML as DVC reads it, in version 1.2: `1e5` is a number and `no` a word. A key that is given twice is refused."""
+"""Read YAML as DVC does, in version 1.2: `1e5` is a number and `no` is text. A repeated key is an error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 
 from lab.errors import LabError
 
-# Aliases can make a small file into an endless one: limits of what they may expand to.
+# Limits of a file after its aliases are expanded: a small file can expand without end.
 MAX_DEPTH = 20
 MAX_NODES = 1_000_000
 _WORDS = "tag:yaml.org,2002:"
@@ -18,20 +18,20 @@ _STR, _MERGE = _WORDS + "str", _WORDS + "merge"
 
 
 class _Fault(yaml.MarkedYAMLError):
-    """A fault of ours, in text that is YAML otherwise."""
+    """Valid YAML that breaks a rule of this module."""
 
     def __init__(self, place: yaml.Node | yaml.Event, message: str) -> None:
         super().__init__(problem=message, problem_mark=place.start_mark)  # type: ignore[arg-type]
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """PyYAML reads version 1.1 by itself: there `1e5` is text, `010` is 8 and `no` is false."""
+    """A loader for YAML 1.2. PyYAML's own loaders read 1.1: there `1e5` is text, `010` is 8 and `no` is false."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
 
 class _Dumper(yaml.SafeDumper):
-    """Every text in quotes, so that no reader takes it for a number."""
+    """A dumper that quotes every text, so that no reader takes it for a number."""
 
 
 def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
@@ -73,7 +73,7 @@ _Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar(_STR, 
 
 
 def decode(data: bytes | str, name: str) -> Any:
-    """The value of a YAML text: mappings with keys that are text, lists, text, finite numbers, bool and None.
+    """The value of a YAML text: mappings with text keys, lists, text, finite numbers, bool and None.
 
     Raises LabError that names the file and the line.
     """
@@ -101,20 +101,22 @@ def decode(data: bytes | str, name: str) -> Any:
             raise LabError(f"{place}: {error.problem}", "correct it there") from error
         raise LabError(
             f"{place}: this is not YAML: {error.problem or error.context}",
-            "correct it there; a text with a colon, a # or a bracket in it needs quotes",
+            "correct it in the file; put quotes around a text that contains a colon, a # or a bracket",
         ) from error
-    except yaml.YAMLError as error:  # a character that YAML does not allow; its place is an index into the text
+    except (
+        yaml.YAMLError
+    ) as error:  # raised for a character that YAML does not allow; the error has its index in the text
         line = text.count("\n", 0, getattr(error, "position", 0)) + 1
-        raise LabError(f"{name}, line {line}: there is a character that YAML does not allow", "take it out") from error
+        raise LabError(f"{name}, line {line}: there is a character that YAML does not allow", "remove it") from error
 
 
 def encode(value: Any) -> bytes:
-    """The YAML text of a value, which every version of YAML reads alike."""
+    """The YAML text of a value, which YAML 1.1 and 1.2 read as the same value."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True).encode()
 
 
 def _check_events(text: str) -> None:
-    """Refuse deep nesting before nodes are made of it, for that recurses in C and would crash; and tags."""
+    """Refuse tags, and deep nesting: the parser would recurse in C and crash when it builds nodes from it."""
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -128,7 +130,7 @@ def _check_events(text: str) -> None:
 
 
 def _check_nodes(root: yaml.Node) -> None:
-    """Refuse keys that are given twice or are no text, and aliases that never end or grow without measure."""
+    """Refuse repeated keys, keys that are not text, and aliases that expand without end or beyond the limits."""
     waiting, count = [(root, 1)], 0
     while waiting:
         node, depth = waiting.pop()
@@ -147,7 +149,7 @@ def _check_keys(mapping: yaml.MappingNode) -> None:
     for key, _ in mapping.value:
         if not isinstance(key, yaml.ScalarNode) or key.tag not in (_STR, _MERGE):
             shown = key.value if isinstance(key, yaml.ScalarNode) else "that is a list or a mapping"
-            raise _Fault(key, f"the key {shown} is no text; put it in quotes")
+            raise _Fault(key, f"the key {shown} is not text; put it in quotes")
         line = key.start_mark.line + 1
         if key.value in lines:
             raise _Fault(key, f"{key.value} is given twice; it stands in line {lines[key.value]} already")

@@ -1,7 +1,7 @@
-"""supervisord for services/supervisord.conf: `python -m lab.supervisord -c FILE`, a JSON object on standard input.
+"""Run supervisord with values from standard input: `python -m lab.supervisord -c services/supervisord.conf < JSON`.
 
-What the file writes as %(ENV_X)s is the object's X. supervisord itself takes it from its own environment, which every
-service inherits, and ends a value at the first quote in it.
+%(ENV_X)s in the file stands for the member X of the JSON object. By itself supervisord would take X from its own
+environment, which every service inherits, and would end a value at the first quote in it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ VALUES: dict[str, str] = {}
 
 
 class Options(ServerOptions):  # type: ignore[misc]
-    """supervisord's options: a value with a quote is put in after the file was read."""
+    """supervisord's options. A value that contains a quote is inserted after the file has been parsed."""
 
     def __init__(self, *words: Any, **named: Any) -> None:
         super().__init__(*words, **named)

@@ -1,7 +1,7 @@
-"""Try a model package in a process of its own before anything else loads it.
+"""Try a model package in a separate process before anything else loads it.
 
-Whoever may write to the registry says what a model computes. The trial finds out what that costs before a server bears
-the cost.
+Anybody with write access to the registry can store a model that takes any time and memory, or crashes. The trial finds
+this out at no risk to a server.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ from lab import card as cards
 from lab import package
 from lab.errors import LabError
 
-# What a model may take: of a processor's and of any time to be tried, of memory beside what the interpreter takes. Two
-# workers with the largest one have room in the API's container.
+# Limits of a trial: processor time, elapsed time, and memory in addition to the interpreter's. Two workers that serve
+# the largest allowed model fit into the API's container.
 CPU_SECONDS, WALL_SECONDS, MEMORY_BYTES = 10, 60, 128 * 2**20
 SOUND, REMEDY = "sound", "promote another version"
 _TOO_LARGE = f"the model takes more than {MEMORY_BYTES / 2**20:.0f} MB of memory (fewer or shallower trees take less)"
-# Bytes of the trial's answer that are read.
+# The most bytes that are read of the trial's answer.
 _MOST_SAID = 2_000
-# Digests of packages that this process has found sound: the same bytes are not tried again.
+# Digests of the packages that passed the trial in this process: the same bytes are not tried again.
 _sound: deque[bytes] = deque(maxlen=64)
 
 
 def verify(name: str, card_text: bytes, model: bytes, lock: Path | None = None) -> cards.Card:
-    """Give the card; raise LabError unless this is a sound package of the registered model `name`.
+    """Return the card; raise LabError unless this is a sound package of the registered model `name`.
 
-    The model is tried in a process of its own, with limits of time and memory and none of this one's environment: no
-    package can stop or fill the process that asks. That takes half a second, and at most WALL_SECONDS. Processes that
-    name the same `lock` take turns, so that the memory is needed once.
+    The model is tried in a separate process with limits of time and memory and without the caller's environment. No
+    package can therefore stop the caller or use up its memory. A trial takes half a second, and at most WALL_SECONDS.
+    Callers that pass the same `lock` file take turns, so that only one trial uses memory at a time.
     """
     card = cards.decode(card_text)
     if card.problem != name:
-        raise LabError(f"the package is one of {card.problem}, and not of {name}", REMEDY)
+        raise LabError(f"the package belongs to the model {card.problem}, not to {name}", REMEDY)
     cards.check_size(cards.MODEL_FILE, model, cards.MODEL_BYTES)
     cards.check_hash(card, model)
-    digest = hashlib.sha256(card_text).digest()  # the model's is in the card
+    digest = hashlib.sha256(card_text).digest()  # the card holds the model's digest
     if digest not in _sound:
         with _turn(lock):
             code, said = _try(card_text, model)
@@ -60,7 +60,7 @@ def verify(name: str, card_text: bytes, model: bytes, lock: Path | None = None) 
 
 @contextlib.contextmanager
 def _turn(lock: Path | None) -> Iterator[None]:
-    """Wait for the trials of others to end; after WALL_SECONDS, or when the file cannot be written, go on at once."""
+    """Wait for the trials of other processes, at most WALL_SECONDS, and not at all when the file cannot be opened."""
     with contextlib.ExitStack() as stack:
         if lock:
             with contextlib.suppress(OSError):
@@ -79,13 +79,13 @@ def _take(file: int) -> None:
 
 
 def _try(card_text: bytes, model: bytes) -> tuple[int, str]:
-    """Check the package in a new process; give its exit status and what it said."""
+    """Check the package in a new process; return its exit status and its output."""
     command = [sys.executable, "-P", "-m", "lab.trial", str(len(card_text)), str(len(model))]
     environment = {
         "PYTHONPATH": str(Path(__file__).parents[1]),
         "ORT_DISABLE_TELEMETRY": "1",
         "OPENBLAS_NUM_THREADS": "1",
-        # Each arena reserves 64 MB, which would count as used.
+        # Each further arena of malloc reserves 64 MB, which would count towards the limit.
         "MALLOC_ARENA_MAX": "1",
     }
     pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
@@ -116,7 +116,7 @@ def _ending(code: int) -> str:
 
 
 def _limit() -> None:
-    """Bind this process: what it tries must not harm the machine."""
+    """Limit this process, so that the model cannot harm the machine."""
     os.nice(10)
     limits = {
         resource.RLIMIT_AS: _mapped() + MEMORY_BYTES,
@@ -125,11 +125,11 @@ def _limit() -> None:
         resource.RLIMIT_FSIZE: 0,
     }
     for kind, value in limits.items():
-        with contextlib.suppress(ValueError, OSError):  # it is lower already, or the system does not know it
+        with contextlib.suppress(ValueError, OSError):  # the limit is lower already, or the system does not have it
             resource.setrlimit(kind, (value, value))
-    # Also when the one who asked is no longer there to end it.
+    # The parent kills this process after WALL_SECONDS; the alarm ends it when the parent is gone.
     signal.alarm(WALL_SECONDS)
-    with contextlib.suppress(OSError):  # when the machine's memory runs out, this process goes first
+    with contextlib.suppress(OSError):  # when the machine's memory runs out, the kernel kills this process first
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
@@ -139,7 +139,7 @@ def _resident() -> int:
 
 
 def _mapped() -> int:
-    """Bytes that this process has mapped; as good as no limit where the system does not tell (macOS)."""
+    """Bytes of address space that this process has mapped; a value beyond any limit on macOS, which has no /proc."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     except OSError:
@@ -158,19 +158,19 @@ def main() -> NoReturn:
         nonlocal said
         said = _verdict(card_text, model)
 
-    # Deep trees take it, and the API's threads must have more of it than the trial.
+    # Deep trees need stack. The API's threads must have more of it than the trial.
     threading.stack_size(2 * 2**20)
     thread = threading.Thread(target=run)
     thread.start()
     most = _resident() + MEMORY_BYTES
     while thread.is_alive():
         thread.join(0.05)
-        if _resident() > most:  # for macOS, which holds no limit on memory
+        if _resident() > most:  # for macOS, which does not enforce RLIMIT_AS
             said = _TOO_LARGE
             break
     sys.stdout.write(said[: _MOST_SAID // 4])
     sys.stdout.flush()
-    os._exit(said != SOUND)  # whatever the thread does
+    os._exit(said != SOUND)  # ends the process even while the thread runs
 
 
 def _verdict(card_text: bytes, model: bytes) -> str:
@@ -180,11 +180,11 @@ def _verdict(card_text: bytes, model: bytes) -> str:
         fault = error.message
     except MemoryError:
         fault = "bad_alloc"
-    except Exception as error:  # whatever it is, the package is not sound
+    except Exception as error:  # any exception means that the package is not sound
         fault = f"the package cannot be tried: {error!r}"
     else:
         return SOUND
-    # So ONNX Runtime calls it, in the middle of a message.
+    # ONNX Runtime's messages about a lack of memory contain one of these texts.
     if "bad_alloc" in fault or "llocate memory" in fault:
         return _TOO_LARGE
     return fault

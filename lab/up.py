@@ -16,14 +16,14 @@ from lab.settings import ENV_FILE, SETTINGS, STATE, Settings
 from lab.values import check
 
 API_SECONDS = 60
-# Within which services that have answered once must all be well at the same time.
+# Time within which all services must be healthy at once, after each has answered.
 WELL_SECONDS = 120
 
 
 def up() -> None:
-    """Bring the lab up, and a first champion with it; harmless when it is up.
+    """Start the lab and train a first champion if there is none; this changes nothing when the lab is up.
 
-    What can be checked is checked before anything stops, and what was asked for is kept once the lab is up with it.
+    All checks come before anything stops. Settings of the command line are written to `.env` once the lab is up.
     """
     asked = settings.given()
     values = settings.load(asked)
@@ -71,7 +71,11 @@ def up() -> None:
 
 
 def _to_be_trained(values: Settings, name: str) -> bool:
-    """Whether `up` will train: the lab that runs has no champion of this problem, or another problem was asked for."""
+    """Whether `up` will train.
+
+    It will when the running lab has no champion of this problem. When nothing runs, the answer is whether the command
+    line names another problem than `.env`.
+    """
     before = settings.load({})
     try:
         return Registry(before.mlflow_url, name).champion() is None
@@ -80,7 +84,7 @@ def _to_be_trained(values: Settings, name: str) -> bool:
 
 
 def _lasting(asked: dict[str, str]) -> dict[str, str]:
-    """What a start cut short would need again: the project's name, and first secrets, with which volumes are made."""
+    """The settings to keep before the start, because its volumes depend on them: the project's name, first secrets."""
     before = settings.load({}).values
     first = {setting.name for setting in SETTINGS if setting.secret and not before[setting.name]}
     return {name: value for name, value in asked.items() if name in first | {"COMPOSE_PROJECT_NAME"}}
@@ -146,7 +150,7 @@ def reset(sure: bool) -> None:
     engines.present(values).remove(values)
     pipeline.remove_outputs(values)
     for path in STATE.glob("*"):
-        if path != lock.PATH:  # it goes last: whoever comes now must see that this runs
+        if path != lock.PATH:  # the lock goes last, so that another command still finds it held
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     shutil.rmtree(STATE, ignore_errors=True)
     print("the state is removed; `make up` begins anew")
@@ -182,15 +186,15 @@ def _unwell(engine: Engine, values: Settings, states: dict[str, str]) -> list[st
 
 
 def _wait_until_well(engine: Engine, values: Settings, progress: Progress) -> dict[str, str]:
-    """Wait until `make status` is green, and give the states.
+    """Wait until `make status` shows every service up; return the states.
 
-    Services answer one after another, and training may take one down again.
+    Services become ready one after another, and training may take one down again.
     """
     deadline = time.monotonic() + WELL_SECONDS
     while unwell := _unwell(engine, values, states := engine.states(values)):
         if time.monotonic() > deadline:
             raise LabError(", ".join(unwell), "see `make logs`, then run `make up` again")
-        progress.waiting(f"all services to be well: {', '.join(unwell)}")
+        progress.waiting(f"all services to be up: {', '.join(unwell)}")
         time.sleep(1)
     return states
 

@@ -1,4 +1,4 @@
-"""What the settings may be, held before anything is started, stopped or kept."""
+"""Check the values of the settings before anything is started, stopped or written to `.env`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from lab.errors import LabError
 from lab.settings import SETTINGS, Settings
 
 _BUCKET = r"[a-z0-9]([a-z0-9-]|\.(?!\.)){1,61}[a-z0-9]"
-# DVC's configuration, and a URL, would read other characters as their own.
+# Other characters have a meaning of their own in DVC's configuration or in a URL.
 _KEY = r"[A-Za-z0-9/+=._~-]"
-# Name to pattern, and what the pattern says in words.
+# Setting: its pattern, and the pattern in words.
 _PATTERNS = {
     "S3_BUCKET": (
         rf"(?!(\d+\.){{3}}\d+$|xn--){_BUCKET}",
@@ -31,7 +31,7 @@ _URLS = ("S3_ENDPOINT_URL", "MLFLOW_URL", "ELASTIC_APM_SERVER_URL")
 
 
 def check(settings: Settings) -> None:
-    """Raise LabError for the first setting whose value nothing could be started with."""
+    """Raise LabError for the first setting that has an unusable value."""
     for setting in SETTINGS:
         value = settings.values[setting.name]
         if not value.isprintable():
@@ -43,7 +43,7 @@ def check(settings: Settings) -> None:
     settings.number("API_WORKERS", 1, 64)
     settings.number("START_SECONDS", 1, 3600)
     settings.number("EVENTS_DAYS", 1, 36_500)
-    settings.number("EVENTS_MB", 100, 10_000_000)  # one file alone has up to 64 MB
+    settings.number("EVENTS_MB", 100, 10_000_000)  # a single file may have 64 MB
     hosts.allowed_hosts(settings["ALLOWED_HOSTS"])
     for name, (pattern, words) in _PATTERNS.items():
         if not re.fullmatch(pattern, settings.values[name]):
