@@ -28,7 +28,7 @@ class Api(Flask):
         return MapAdapter(self.url_map, "", "/", "", "http", request.path, request.method)
 
     def make_default_options_response(self) -> Response:
-        """The methods of the route, and no content: Flask's own is empty HTML."""
+        """Answer 204 with the methods of the route in `Allow`. Flask's own answer is an empty HTML page."""
         answer = super().make_default_options_response()
         answer.status_code = 204
         del answer.headers["Content-Type"]
@@ -38,11 +38,15 @@ class Api(Flask):
 def create_app(test_config: Mapping[str, str] | None = None) -> Flask:
     """Make the app from the environment, or from `test_config`.
 
-    MLFLOW_TRACKING_URI and MODEL_NAME: whose champion; EVENTS_DIR: where events go; KEEP_DIR: where the last good
-    model is kept; PACKAGE_DIR: where the image holds the model it was built with, if any; METRICS_DIR: what the workers
-    count together; EVENTS_DAYS and EVENTS_MB: when event files are deleted; FOLLOW_SECONDS: how often to look at the
-    alias; API_KEY: asked for when set; ALLOWED_HOSTS: names that clients may use for this API besides those of the
-    loopback.
+    MLFLOW_TRACKING_URI and MODEL_NAME: the registry, and the model whose champion is served
+    EVENTS_DIR: the folder of the event files
+    EVENTS_DAYS and EVENTS_MB: the limits beyond which event files are deleted
+    KEEP_DIR: the folder in which the last good model is kept
+    PACKAGE_DIR: the folder of the model that was built into the image, if any
+    METRICS_DIR: the folder in which the workers put their counts together
+    FOLLOW_SECONDS: the time between two looks at the champion alias
+    API_KEY: the key that clients must send; empty for none
+    ALLOWED_HOSTS: host names of this API besides those of the loopback interface
     """
     config = os.environ if test_config is None else test_config
     app = Api(__name__, static_folder=None)

@@ -1,4 +1,4 @@
-"""Bodies on their way: how long a worker waits for one, and how much memory all of them may take together."""
+"""Receive request bodies, with limits on the time for one body and on the memory of all bodies of a worker."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from granian.rsgi import HTTPProtocol, ProtocolClosed, ProtocolError  # type: ig
 
 from api.environ import BODY, BUSY, FAULT, LATE
 
-# In which a whole body must be here: the largest batch at 5 Mbit/s.
+# Time within which a whole body must arrive: the largest batch takes as long at 5 Mbit/s.
 BODY_SECONDS = 30.0
-# Bytes that the bodies and the large answers of a worker may have together. Bodies beyond WHOLE leave a part of it to
-# the others, so that a few clients with much to send do not shut out those with little. Those up to SMALL are not
-# counted: there are no more of them than connections.
+# ALL is the most memory, in bytes, that all bodies and large answers of a worker may take together. Bodies larger than
+# WHOLE may not use the last LEFT bytes, so that a few clients with large bodies do not block those with smaller ones.
+# Bodies up to SMALL are not counted: the number of connections limits them.
 ALL, LEFT = 56 * 2**20, 8 * 2**20
 SMALL = 64 * 1024
-# A body up to here is taken from Granian at once, which is quicker; a larger one in parts, as it comes.
+# A body up to this size is read from Granian in one piece, which is quicker; a larger one part by part as it arrives.
 WHOLE = 2**20
-# A body beyond its limit is read and dropped up to here, so that the client reads the refusal; then it is cut.
+# A body beyond its limit is read and discarded up to this size, so that the client gets the refusal; a body that is
+# larger still is not read further.
 MOST_READ = 32 * 2**20
 
 
 class CutError(Exception):
-    """The client ended in the middle of the body."""
+    """The client closed the connection before the end of the body."""
 
 
 class Room:
-    """What a worker holds in memory for bodies and large answers, in bytes, and whether there is room for more."""
+    """Counts the bytes that a worker holds in memory for bodies and large answers, and limits them."""
 
     def __init__(self, seconds: float = BODY_SECONDS) -> None:
         self._seconds, self._taken = seconds, 0
@@ -47,9 +48,9 @@ class Room:
         return self._taken + more <= (ALL if before + more <= WHOLE else ALL - LEFT)
 
     async def receive(self, environ: dict[str, Any], protocol: HTTPProtocol, limit: int) -> int:
-        """Put the body into `environ`, None for one beyond `limit`, or why there is none.
+        """Put the body into `environ`, None for one beyond `limit`, or the fault that kept it from being read.
 
-        Returns the bytes that were taken, which the caller gives back. Raises CutError.
+        Returns the number of bytes that were taken from the room; the caller gives them back. Raises CutError.
         """
         chunked = "HTTP_TRANSFER_ENCODING" in environ
         announced = None if chunked else int(environ.get("CONTENT_LENGTH") or 0)
@@ -78,7 +79,7 @@ class Room:
 
 
 class _Arrival:
-    """One body as it comes; what it takes of the room is counted as it comes, too."""
+    """A body that is being received. It takes from the room with each part that arrives."""
 
     def __init__(self, room: Room, limit: int, announced: int | None) -> None:
         self._room, self._limit, self._announced = room, limit, announced
@@ -86,7 +87,7 @@ class _Arrival:
         self.taken, self.refused = 0, False
 
     def grow(self, size: int) -> bool:
-        """Take more of the room; say whether there was so much."""
+        """Take `size` more bytes from the room; drop the body and return False when there are not as many."""
         if not self._room.has(self.taken, size):
             self.drop()
             self.refused = True
@@ -100,11 +101,11 @@ class _Arrival:
         self.taken, self.body = 0, None
 
     async def read(self, protocol: HTTPProtocol) -> bool:
-        """Read the body; say whether it came to its end. One beyond the limit is dropped, and so is what follows."""
+        """Read the body and return False when it was cut. A body beyond the limit is read and discarded."""
         seen, ends = 0, 0
         async for part in protocol:
             seen += len(part)
-            # Granian gives an empty part at the end, and before it another one for an error or for trailers.
+            # Granian yields an empty part at the end, and another one before that after an error or trailers.
             ends += not part
             if self.body is not None and seen > self._limit:
                 self.drop()

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from lab.card import BATCH_ROWS, Card, Feature
 
 MAX_INSTANCES = BATCH_ROWS
-# After so many faults nothing more is read: to look for all of them could take seconds.
+# Reading stops after this many faults: to find all of them could take seconds.
 MAX_LISTED = 100
-# Bytes that one record may have, alone or in a batch.
+# The size limit of one record, alone or in a batch, in bytes.
 MAX_RECORD = 64 * 1024
-# Fields a record that are read although the model has no such feature, so that they can be named.
+# Unknown fields per record that a batch may hold on average and still be parsed, so that the error can name them.
 UNKNOWN_READ = 10
-# Larger bodies are measured before anything is made of them: 16 MiB of `{}` would become half a gigabyte.
+# In bodies larger than this, records are counted before they are parsed: 16 MiB of `{}` would become half a gigabyte.
 MEASURED = 2**20
 Body = bytes | bytearray
 # Where in a body a fault is, as keys and positions, and what it is.
@@ -77,7 +77,7 @@ class Codec:
         batch = msgspec.defstruct("Batch", [("instances", instances)], forbid_unknown_fields=True)
         self._one = msgspec.json.Decoder(record)
         self._many: msgspec.json.Decoder[Any] = msgspec.json.Decoder(batch)
-        # What the largest batch holds of each; the names of features may have some, too.
+        # How many of each character the largest batch holds, those in the names of features included.
         braces, commas = (sum(name.count(mark) for name in self._names) for mark in "{,")
         self._most_braces = 1 + MAX_INSTANCES * (1 + braces)
         self._most_commas = MAX_INSTANCES * (len(self._names) + commas + UNKNOWN_READ)
@@ -116,13 +116,13 @@ class Codec:
         return Records(np.array(rows, dtype=np.float32), values)
 
     def _measure(self, body: Body) -> None:
-        """Raise InvalidError for a body that holds more than any batch; this makes no objects of it."""
+        """Raise InvalidError for a body that holds more than the largest batch. This creates no Python objects."""
         if body.count(b"{") > self._most_braces or body.count(b",") > self._most_commas:
             _raw(msgspec.Raw, body)
-            raise _wrong_count(f"and {len(self._names)} features each: this body holds more than that")
+            raise _wrong_count(f"with {len(self._names)} features each: this body holds more than that")
 
     def _values(self, body: Body) -> list[dict[str, Any]]:
-        """The instances of a batch, read one by one, so that only the present one takes memory."""
+        """The instances of a batch, parsed one after another, so that only one takes memory at a time."""
         inner = _raw(_Whole, body).instances
         if not (inside := memoryview(inner).nbytes):
             raise InvalidError(_NO_BATCH)
@@ -131,14 +131,15 @@ class Codec:
         whole = _raw(dict[str, msgspec.Raw], body)
         _refuse({(name,): "is unknown" for name in islice(whole.keys() - {"instances"}, MAX_LISTED)})
         begin = body.find(b"[")
-        # One key before the list and nothing after it, else the key is given twice, and `inner` is its last value.
+        # There must be one key before the list and nothing after it. Otherwise the key `instances` is given twice, and
+        # `inner` is the last of its values.
         after = body[begin + inside :]
         if body.count(b'"', 0, max(begin, 0)) > 2 or after.strip(b" \t\r\n") != b"}":
             _raw(list[msgspec.Raw], inner)
             _refuse({("instances",): "is given more than once"})
         records = _raw(list[msgspec.Raw], inner)
         if not 1 <= len(records) <= MAX_INSTANCES:
-            raise _wrong_count(f"this one {len(records)}")
+            raise _wrong_count(f"and this one has {len(records)}")
         values: list[dict[str, Any]] = []
         faults: Faults = {}
         for place, record in enumerate(records):
@@ -154,9 +155,9 @@ class Codec:
         return values
 
     def _value(self, text: Body) -> dict[str, Any]:
-        """One record that holds whatever the card allows; raise InvalidError."""
+        """Parse one record; raise InvalidError unless its values are what the card allows."""
         if len(text) > MAX_RECORD:
-            _refuse({(): f"is longer than a record may be: {MAX_RECORD} bytes"})
+            _refuse({(): f"is larger than the limit for a record: {MAX_RECORD} bytes"})
         value = _parse(text)
         _refuse(dict(islice(self._faults(value), MAX_LISTED)))
         record: dict[str, Any] = value
@@ -164,7 +165,7 @@ class Codec:
 
     def _faults(self, record: Any) -> Iterator[tuple[Path, str]]:
         if not isinstance(record, dict):
-            yield (), "must be a JSON object with one value a feature"
+            yield (), "must be a JSON object with one value for each feature"
             return
         for feature in self._features:
             if fault := _fault(feature, record):
@@ -180,7 +181,7 @@ _NO_BATCH = 'the body must be a JSON object {"instances": [record, …]}'
 def _refuse(faults: Faults) -> None:
     """Raise InvalidError if there is a fault."""
     if len(faults) >= MAX_LISTED:
-        raise InvalidError(f"{MAX_LISTED} field(s) or more are wrong; this many are listed", faults)
+        raise InvalidError(f"{MAX_LISTED} or more fields are wrong; only this many are listed", faults)
     if faults:
         raise InvalidError(f"{len(faults)} field(s) are wrong", faults)
 
@@ -193,7 +194,7 @@ def _wrong_count(more: str) -> InvalidError:
 
 
 def _decoded(decoder: msgspec.json.Decoder[Any], body: Body) -> Any:
-    """What the body holds, None when it does not fit. An error may hold the whole body: it ends here."""
+    """The decoded body, None when it does not fit. The exception is dropped, since it may hold the whole body."""
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -201,7 +202,7 @@ def _decoded(decoder: msgspec.json.Decoder[Any], body: Body) -> Any:
 
 
 def _raw(kind: Any, body: Body) -> Any:
-    """Decode the outermost level of a batch, the rest as it stands; raise InvalidError."""
+    """Decode the outermost level of a batch only; raise InvalidError."""
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
@@ -253,10 +254,10 @@ def _fault(feature: Feature, record: dict[str, Any]) -> str:
 
 
 def _parse(body: Body) -> Any:
-    """JSON by its letter (RFC 8259: UTF-8, no NaN), and no key twice in an object; raise InvalidError."""
+    """Parse strict JSON (RFC 8259: UTF-8, no NaN) without repeated keys; raise InvalidError."""
     try:
         value = msgspec.json.decode(body)  # stricter than the standard library
-        # With two quotes a key and no others, no key is given twice.
+        # When there are two quotes per key and no others, no key is given twice.
         if isinstance(value, dict) and body.count(b'"') == 2 * len(value):
             return value
         return json.loads(body.decode(), object_pairs_hook=_unique)

@@ -1,7 +1,7 @@
-"""The connections of a worker: how many there may be, what ends them, and a line in the log when there are too many.
+"""Watch the connections of a worker, and log when the limit on their number is reached.
 
-Granian accepts as many as `--backpressure` says and lets the others wait. It ends those that ask for nothing
-(`--http1-header-read-timeout`), and says nothing of either.
+Granian accepts as many connections as `--backpressure` says and lets the others wait. It closes those that send no
+request (`--http1-header-read-timeout`). It logs neither.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import socket
 import stat
 from pathlib import Path
 
-# The same as `--backpressure` in services/supervisord.conf and api/Dockerfile: connections of a worker.
+# Connections of a worker; the same number as `--backpressure` in services/supervisord.conf and api/Dockerfile.
 CONNECTIONS = 512
-# Files that a worker has open besides: its log, its events, its model, the registry.
+# Room for the other open files of a worker: its log, its events, its model, the registry.
 OTHER_FILES = 256
-# After which a client that reads nothing of its answer is cut off.
+# The kernel closes the connection of a client that has not read its answer for this time.
 UNREAD_SECONDS = 30
 LOOK_SECONDS = 1.0
 FILES = Path("/dev/fd")
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def watch(loop: asyncio.AbstractEventLoop) -> None:
-    """Make sure that there are files for all connections, and look at them every second from now on."""
+    """Raise the limit on open files to fit all connections, and count the connections every second."""
     _raise_file_limit()
     before = _open_files()
     full = False
@@ -36,11 +36,11 @@ def watch(loop: asyncio.AbstractEventLoop) -> None:
         nonlocal full
         there = _open_files() - before
         if there >= CONNECTIONS and not full:
-            log.warning("all %d connections of this worker are taken: new ones wait until others end", CONNECTIONS)
+            log.warning("all %d connections of this worker are in use: new ones wait until others end", CONNECTIONS)
         full = there >= CONNECTIONS
         loop.call_later(LOOK_SECONDS, look)
 
-    def first() -> None:  # now Granian listens
+    def first() -> None:  # Granian listens by now
         _limit_unread_answers()
         look()
 
@@ -55,7 +55,7 @@ def _raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard < 0 else min(wanted, hard), hard))
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        log.warning("%d files may be open, %d are needed: raise the limit (ulimit -n)", soft, wanted)
+        log.warning("the limit on open files is %d, and %d are needed: raise it (ulimit -n)", soft, wanted)
 
 
 def _open_files() -> int:
@@ -63,8 +63,8 @@ def _open_files() -> int:
 
 
 def _limit_unread_answers() -> None:
-    """Let the kernel end connections whose client reads nothing: accepted ones inherit this from what listens."""
-    if not hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux has it
+    """Let the kernel end connections whose client reads nothing. They inherit this from the listening socket."""
+    if not hasattr(socket, "TCP_USER_TIMEOUT"):  # only Linux has this option
         return
     for path in list(FILES.iterdir()):
         number = int(path.name)

@@ -40,10 +40,10 @@ log = logging.getLogger(__name__)
 
 
 def wrap(wsgi: Wsgi, events: Writer, metrics: Metrics, gate: Gate) -> Wsgi:
-    """Give the app with all of that around it.
+    """Wrap the app in everything that this module adds to a request.
 
-    Under a server with threads, these only wait for bodies side by side. What comes after takes turns: it is too short
-    to share a core, and handing the interpreter to and fro in the middle of it costs a fifth of the throughput.
+    Under a server with threads only the reading of bodies runs in parallel. The rest of each request runs under a lock:
+    it is short, and switching threads in the middle of it costs a fifth of the throughput.
     """
     turn = threading.Lock()
 
@@ -64,7 +64,7 @@ def wrap(wsgi: Wsgi, events: Writer, metrics: Metrics, gate: Gate) -> Wsgi:
         with turn:
             try:
                 body = (refused(fault) if fault else wsgi)(environ, start)
-            except Exception:  # what Flask does not catch: nothing of a request may pass by its event
+            except Exception:  # for what Flask does not catch, since every request must be recorded as an event
                 log.exception("a request failed")
                 body = broken()(environ, start)
             route = path if path in ROUTES else "other"

@@ -6,8 +6,8 @@ from __future__ import annotations
 BEGUN = "lab.begun"
 BODY = "lab.body"
 FIELDS = "lab.fields"
-# Why the request is refused before a view sees it: one of the values below.
+# The reason why the request is refused before a view gets it: one of the values below.
 FAULT = "lab.fault"
 NO_HOST, OTHER_HOST, NO_KEY, NO_ROUTE = "no host", "other host", "no key", "no route"
-# Why there is no body for it.
+# Values for a request whose body was not read: it was too slow, or the server was full.
 LATE, BUSY = "late", "busy"

@@ -93,11 +93,11 @@ class Follower:
 
     @property
     def look_age(self) -> float | None:
-        """Seconds since the last look at the alias ended, whatever came of it; None before the first one has."""
+        """Seconds since the last look at the alias ended, with or without success; None before the first one ended."""
         return None if self._looked is None else time.monotonic() - self._looked
 
     def failed(self, model: Model, reason: str) -> None:
-        """Count a request that `model` gave no probability for; alert once for each model."""
+        """Count a request for which `model` gave no probability; write an alert for the first one of each model."""
         self._metrics.failed()
         if self._failing is not model:
             self._failing = model
@@ -121,7 +121,7 @@ class Follower:
         try:
             package = self.registry.download(champion)
             model = load(self.registry.model, champion.number, *package, self._lock)
-        except (UnreachableError, RefusedError):  # that says nothing of the package
+        except (UnreachableError, RefusedError):  # the registry failed, which is no reason to refuse the package
             raise
         except LabError as error:
             self._again = time.monotonic() + REFUSED_SECONDS
@@ -201,6 +201,6 @@ class Follower:
 
 
 def _read(path: Path) -> bytes:
-    """The file, or what of it a package may have at most: the rest would not be decoded either."""
+    """The content of the file, up to the largest size that a package may have."""
     with path.open("rb") as file:
         return file.read(CARD_BYTES + MODEL_BYTES + 1_000)

@@ -1,4 +1,4 @@
-"""Which requests are let in: those that ask for this API by a name of its own, bring the key, and want a route."""
+"""Refuse requests with a foreign Host, without the key, or for a path that does not exist."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ ROUTES = frozenset(
     {"/predict", "/predict/batch", "/feedback", "/model", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"}
 )
 DOCS_FILES = "/docs/"
-# What needs no key: a load balancer's probes, and what only describes the rest.
+# Paths that need no key: a load balancer's probes, and the documentation.
 OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
 # A name or an address, with or without a port.
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Za-z._-]{1,255})(?::[0-9]{0,5})?")
-# What a host is: one of ours, another address, another name, or nothing that a host may be.
+# Kinds of Host: a name or address of this API, another address, another name, or malformed.
 OURS, ADDRESS, NAME, WRONG = "ours", "address", "name", "wrong"
 
 
 class Gate:
-    """Says why a request is refused, if it is.
+    """Decides whether a request is refused, and why.
 
-    A page can give a name of its own the address of this API (DNS rebinding): the browser then takes both for one
-    origin, and only the Host header tells the difference. An address as Host cannot come about that way. Load
-    balancers put the address of a container there when they look whether it is well.
+    A page can let its own host name resolve to the address of this API (DNS rebinding). The browser then takes the page
+    and the API for one origin, and only the Host header shows the difference. With this attack Host is never an
+    address. A load balancer's health probe has the address of a container there.
     """
 
     def __init__(self, key: str, hosts: str) -> None:
-        """`key` is asked for when there is one; `hosts` are names without ports, with commas between."""
+        """`key`: what clients must send, empty for nothing. `hosts`: names without ports, separated by commas."""
         self._key = key.encode()
         self._names = frozenset(name.strip().lower().strip("[]") for name in hosts.split(",") if name.strip())
-        # Few in practice; a client may send any.
+        # Clients use few hosts in practice, but one may send any number of them.
         self._kind = lru_cache(maxsize=64)(self._look)
 
     def __call__(self, environ: dict[str, Any]) -> str:
-        """A fault of `api.environ`, or nothing."""
+        """One of the faults in `api.environ`, or an empty string when the request is let in."""
         path = environ["PATH_INFO"]
         host = environ.get("HTTP_HOST", "")
         if not host:

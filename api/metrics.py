@@ -112,11 +112,11 @@ class Metrics(Collector):
         yield CounterMetricFamily("lab_model_swaps", "Models put into service", sum(w.swaps for w in workers))
         yield CounterMetricFamily("lab_model_refusals", "Unsound champions", sum(w.refusals for w in workers))
         failures = sum(w.failures for w in workers)
-        yield CounterMetricFamily("lab_model_failures", "Requests that the model gave no probability for", failures)
+        yield CounterMetricFamily("lab_model_failures", "Requests for which the model gave no probability", failures)
         yield from _models(workers)
 
     def _snapshots(self) -> list[Snapshot]:
-        """This worker's counts, and what the others left, dead ones too: their counts stay."""
+        """The counts of this worker and of all others, also of workers that have ended."""
         found = [self._own]
         for path in sorted(self._folder.glob("*.json")):
             if path.stem == str(self._own.pid):

@@ -27,7 +27,7 @@ class Model:
     def probabilities(self, rows: NDArray[np.float32]) -> list[float]:
         """The positive class's probability for each of `rows`, shape (n, features), NaN for missing.
 
-        Raises package.ModelError unless each is one.
+        Raises package.ModelError unless each of them is a probability.
         """
         return package.score(self.session, rows)
 
@@ -37,9 +37,9 @@ class Model:
 
 
 def load(name: str, version: int, card_text: bytes, model: bytes, lock: Path | None = None) -> Model:
-    """Make a Model of a package of the registered model `name`; raise LabError unless `trial.verify` finds it sound.
+    """Load a package of the registered model `name`; raise LabError unless `trial.verify` finds it sound.
 
-    The self-test also warms it: the runtime has laid out its memory before the first request comes.
+    The self-test also warms the model up: the runtime has allocated its memory before the first request.
     """
     try:
         card = trial.verify(name, card_text, model, lock)
@@ -47,6 +47,6 @@ def load(name: str, version: int, card_text: bytes, model: bytes, lock: Path | N
         package.check_self_test(loaded.session, card)
     except LabError:
         raise
-    except Exception as error:  # what was sound in a process of its own is refused here, whatever the reason
+    except Exception as error:  # any other failure after the trial also means that the package is refused
         raise LabError(f"the package cannot be loaded: {error}"[:500], "promote another version") from error
     return loaded

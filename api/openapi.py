@@ -41,9 +41,11 @@ def _paths() -> dict[str, Any]:
     refusals = {
         "400": _problem("The body is not what is asked for."),
         "413": _problem("The body is too large."),
-        "415": _problem("The body is not sent as application/json, or not as it is (Content-Encoding)."),
+        "415": _problem("The body is not sent as application/json, or has a Content-Encoding."),
         "422": _problem("Fields are wrong; `errors` names every one, up to 100."),
-        "500": _problem("The model gives no probability for a record; of a batch nothing is answered then."),
+        "500": _problem(
+            "The model gives no probability for a record. A batch with such a record gets no predictions at all."
+        ),
         "503": _problem("There is no model yet, or the answer cannot be recorded."),
     }
     reported = {status: refusal for status, refusal in refusals.items() if status != "500"}

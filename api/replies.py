@@ -32,7 +32,7 @@ def problem(status: int, title: str, detail: str, **more: Any) -> Response:
 
 
 def refused(fault: str) -> Response:
-    """The answer to a request that no view sees; `fault` is one of `api.environ`'s."""
+    """The answer to a request that is refused before a view gets it; `fault` is one of `api.environ`'s."""
     answer = problem(*_REFUSALS[fault])
     if fault == environ.NO_KEY:
         answer.headers["WWW-Authenticate"] = "ApiKey"
@@ -48,7 +48,7 @@ def broken() -> Response:
 
 
 def cut() -> tuple[int, list[tuple[str, str]], bytes]:
-    """What a client could still read that ended in the middle of its body."""
+    """The answer to a client that stopped in the middle of its body; it may still read."""
     answer = problem(400, "Bad Request", "the body ends in the middle: send it again, whole")
     return 400, [("Content-Type", answer.content_type), ("Connection", "close")], answer.get_data()
 
@@ -58,12 +58,12 @@ _REFUSALS = {
     environ.OTHER_HOST: (
         421,
         "Misdirected Request",
-        "this API does not go by the name in Host: ask 127.0.0.1 or localhost, or add the name to ALLOWED_HOSTS",
+        "the name in Host is not a name of this API: use 127.0.0.1 or localhost, or add the name to ALLOWED_HOSTS",
     ),
     environ.NO_KEY: (401, "Unauthorized", "send the key in X-API-Key"),
-    environ.NO_ROUTE: (404, "Not Found", "there is nothing here: GET /openapi.json names what there is"),
-    environ.LATE: (408, "Request Timeout", "the body did not come in time: send it again, at once"),
-    environ.BUSY: (503, "Busy", "too much is on its way: send it again in a while"),
+    environ.NO_ROUTE: (404, "Not Found", "this path does not exist: GET /openapi.json lists the paths"),
+    environ.LATE: (408, "Request Timeout", "the body did not arrive in time: send it again, without pauses"),
+    environ.BUSY: (503, "Busy", "the server has too many large requests at this moment: send it again later"),
 }
 
 

@@ -96,7 +96,7 @@ class Routes:
         return reply({"id": event.id, "prediction_id": prediction_id}, 202)
 
     def model(self) -> Response:
-        """The card without its self-test, whose rows are people's."""
+        """The card without its self-test, since the rows of that are personal data."""
         model = self._model()
         card = msgspec.to_builtins(model.card)
         del card["self_test"]
@@ -107,8 +107,10 @@ class Routes:
         return reply({"status": "alive"})
 
     def readyz(self) -> Response:
-        """Has a verified model; `registry` says what keeps it from following, `refused` which one was not sound,
-        `look_age_seconds` when it last looked: long ago, and it is stuck.
+        """Ready: there is a verified model.
+
+        `registry` has the reason when the API cannot follow the registry, `refused` the version that was not sound, and
+        `look_age_seconds` the time since the last look at the registry: a large value means that the API is stuck.
         """
         model = self._model()
         return reply(
@@ -141,9 +143,10 @@ class Routes:
         return model
 
     def _answer(self, model: Model, records: Records, environ: dict[str, Any]) -> list[Prediction]:
-        """Classify the records; what this gives is on disk. Raises NotRecordedError.
+        """Classify the records, and write the predictions to disk before they are returned.
 
-        Raises ModelError when one of them gets no probability: then none is answered.
+        Raises NotRecordedError when they cannot be written, and ModelError when a record gets no probability; the
+        other records get no answer then.
         """
         try:
             probabilities = model.probabilities(records.rows)
@@ -174,7 +177,7 @@ class Routes:
 
 
 def _file(folder: Path, name: str) -> Response:
-    """Whole: nothing here may be kept, so that there is nothing to compare with."""
+    """Send the whole file: answers may not be cached, so conditional requests make no sense."""
     return send_from_directory(folder, name, conditional=False, etag=False, last_modified=None)
 
 
@@ -182,7 +185,7 @@ def _body(environ: dict[str, Any]) -> Body:
     if environ.get("CONTENT_TYPE") != JSON and request.mimetype != JSON:
         raise UnsupportedMediaType(f"send {JSON}")
     if environ.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
-        raise UnsupportedMediaType("send it as it is, without Content-Encoding")
+        raise UnsupportedMediaType("send the body without Content-Encoding")
     body: Body | None = environ[BODY]
     if body is None:
         raise RequestEntityTooLarge(f"this body may have {edge.LIMITS[environ['PATH_INFO']]} bytes")

@@ -26,12 +26,12 @@ from api.edge import LIMITS, Wsgi
 from api.environ import BEGUN, BUSY, FAULT
 from api.replies import cut
 
-# Answers up to here are handed over at once; larger ones in pieces of this size, as the client reads them.
+# Answers up to this size are sent in one piece; larger ones in pieces of this size, as the client reads them.
 PIECE = 128 * 1024
 
 
 class File:
-    """WSGI's `wsgi.file_wrapper`: Granian reads the file itself, a piece at a time."""
+    """WSGI's `wsgi.file_wrapper`: Granian reads the file itself, piece by piece."""
 
     def __init__(self, file: BinaryIO, size: int = PIECE) -> None:
         self.name: str = file.name
@@ -68,7 +68,7 @@ class Server:
         self._app: Wsgi = app.wsgi_app
         self._gate = app.extensions["gate"]
         self._room = Room(float(os.environ.get("BODY_SECONDS", BODY_SECONDS)))
-        # Those with large bodies come one after the other, and after each of them come those with small ones.
+        # Requests with large bodies run one at a time; those with small bodies run between them.
         self._turn = asyncio.Lock()
         watch(loop)
 
@@ -98,7 +98,7 @@ class Server:
         await sending
 
     async def _send(self, protocol: HTTPProtocol, answer: Answer) -> None:
-        """Hand the answer to Granian, which keeps what the client does not read: a large one counts until then."""
+        """Hand the answer to Granian. A large one counts against the room until the client has read it."""
         status, headers, body = answer
         if isinstance(body, File):
             protocol.response_file(status, headers, body.name)
@@ -112,7 +112,7 @@ class Server:
                 for begin in range(0, size, PIECE):
                     await stream.send_bytes(body[begin : begin + PIECE])
                 del answer, body, stream
-                await protocol.client_disconnect()  # or when the client has read all but the last piece
+                await protocol.client_disconnect()  # also returns when the client has read all but the last piece
             finally:
                 self._room.give_back(size)
 
@@ -137,7 +137,7 @@ def _environ(scope: Scope) -> dict[str, Any]:
     for header, value in scope.headers.items():
         if key := _key(header):
             environ[key] = f"{environ[key]}, {value}" if key in environ else value
-    # A proxy's form of a request names the host twice, and the first one counts.
+    # A request in a proxy's form (absolute URI) names the host twice; the one in the URI counts.
     if (authority := scope.authority) and "," not in environ.get("HTTP_HOST", ","):
         environ["HTTP_HOST"] = authority
     return environ

@@ -1,9 +1,9 @@
-"""`python -m api.server`: Granian with its own flags, and what keeps the port answered when its processes are killed.
+"""`python -m api.server`: Granian with its usual flags, changed so that the port stays open when workers are killed.
 
-- The socket of each worker is held by the first process, too: while a worker is replaced, its clients wait.
-- A worker that was killed is replaced each time. Granian alone ends when a worker dies twice within 5.5 s; so does this
-  one only when the worker ended by itself, which is what one does that cannot start.
-- A worker whose first process is gone ends. It would go on answering beside the workers of the next one.
+- The parent process also holds the socket of each worker, so that clients wait while a worker is replaced.
+- A worker that was killed is always replaced. Granian itself gives up when a worker dies twice within 5.5 s; this
+  server does so only when the worker exited by itself, as one does that cannot start.
+- A worker exits when its parent process is gone. Otherwise it would go on answering beside the workers of a new parent.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from granian._internal import load_target
 from granian.server.mp import MPServer, WorkerProcess
 
 LOOK_SECONDS = 0.2
-# In which an orphan may answer what it has begun.
+# Time for an orphaned worker to finish the requests that it has begun.
 GRACE_SECONDS = 5.0
 
 
 class Server(MPServer):
-    """Granian's server of processes; the overridden methods are its own, of 2.8."""
+    """Granian's server with worker processes; the methods here override those of Granian 2.8."""
 
     def serve(self, *_: Any, **__: Any) -> None:
         super().serve(target_loader=partial(_load, wd=self.working_dir, factory=self.factory))
 
     def _init_shared_socket(self) -> None:
         super()._init_shared_socket()  # type: ignore[no-untyped-call]
-        # On Linux a worker would open its socket itself, and take it and the clients that wait there to its grave. One
-        # socket for all of them would do, too, but the first worker to wake up takes all connections.
+        # On Linux each worker would open its own socket, and the clients waiting there would be lost when it dies. A
+        # single shared socket would be no better: the first worker to wake up takes all connections.
         spec: Any = self._ssp
         own = spec is not None and multiprocessing.get_start_method() == "fork"
         self._sockets = [spec.build() for _ in range(self.workers)] if own else []
@@ -46,13 +46,13 @@ class Server(MPServer):
         return super()._spawn_worker(idx, *words, **named)
 
     def _respawn_workers(self, workers: list[int], *words: Any, **named: Any) -> None:
-        if not named:  # not asked to, but because they died; a death may be noted twice
+        if not named:  # called because workers died, perhaps twice for the same one, and not on request
             workers = sorted({*workers} & self._dead())
         killed = [index for index in workers if (self.wrks[index].inner.exitcode or 0) < 0]
         super()._respawn_workers(workers, *words, **named)
         for index in killed:
             self.respawned_wrks.pop(index, None)
-        # Granian may miss one that dies while it takes note of another.
+        # Granian may miss a worker that dies while it handles the death of another.
         if dead := self._dead():
             self.interrupt_children = sorted({*self.interrupt_children, *dead})
             self.main_loop_interrupt.set()
@@ -62,7 +62,7 @@ class Server(MPServer):
 
 
 def _load(target: str, wd: Path | None, factory: bool) -> Any:
-    """Give what Granian serves; it asks in each worker, so that this is where a worker begins."""
+    """Load the application; Granian calls this at the start of each worker, so it also starts the orphan check."""
     first = multiprocessing.parent_process()
     if first is not None and first.pid is not None:
         threading.Thread(target=_end_after, args=(first.pid,), name="orphan", daemon=True).start()

@@ -1,7 +1,7 @@
-"""The dashboard's server: python dashboard/serve.py HOST:PORT.
+"""Serve the dashboard: python dashboard/serve.py HOST:PORT.
 
-It is `streamlit run dashboard/app.py` behind a guard, for Streamlit checks no Host, and takes any page on this machine
-for its own.
+This is `streamlit run dashboard/app.py` behind a guard: Streamlit does not check Host, and accepts requests from a page
+on any port of this machine.
 """
 
 import os
@@ -21,7 +21,7 @@ if __name__ == "__main__":
             "server.port": int(port),
             "server.headless": True,
             "server.fileWatcherType": "none",
-            # Streamlit's own check of the Origin, which knows the loopback.
+            # For Streamlit's own check of Origin, which always allows the loopback.
             "server.corsAllowedOrigins": [f"https://{name}" for name in sorted(hosts)],
             "browser.gatherUsageStats": False,
             "client.toolbarMode": "minimal",
