@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer", description="Data in, champion out.")
     commands = parser.add_subparsers(dest="command", required=True)
     helps = {
-        "check": "make the candidates and hold the source file against the problem; write nothing",
+        "check": "build the candidates and check the source file against params.yaml; write nothing",
         "ingest": "source file to dataset",
         "validate": "hold the dataset against the problem",
         "train": "evaluate, fit and export the candidates",

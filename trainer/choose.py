@@ -96,7 +96,7 @@ def _champion(
         try:
             check_estimator(recipe.estimator)
         except LabError as error:
-            print(f"note: version {version.number}, the champion, is not compared with: {error.message}")
+            print(f"note: candidates are not compared with version {version.number}, the champion: {error.message}")
             return None
         candidate = Candidate(estimator=recipe.estimator, settings=recipe.settings, grid=recipe.grid)
         with backend(settings["DASK_SCHEDULER_ADDRESS"]):
@@ -133,7 +133,7 @@ def _repeats(entry: ledger.Entry, old: ledger.Entry) -> bool:
 
 
 def _card(registry: Registry, version: Version) -> cards.Card | None:
-    """The card of a version that the API would serve, else None; raise LabError when the registry is away."""
+    """The card of a version if the API would serve it, else None. Raises LabError when the registry does not answer."""
     try:
         text, model = registry.download(version)
         return trial.verify(registry.model, text, model)

@@ -1,4 +1,4 @@
-"""A Dask cluster that is there already, held to this process's trainer and packages before it gets work."""
+"""Use a running Dask cluster, after checking that its workers have this process's trainer code and packages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainer import lineage
 if TYPE_CHECKING:
     from distributed import Client
 
-# Of the code that this process has loaded: the files may change while it runs.
+# Computed on import, so that it is the hash of the loaded code: the files may change while this process runs.
 CODE_SHA256 = lineage.code_sha256()
 WAIT_SECONDS = 30
 _RESTART = (
@@ -27,10 +27,10 @@ _RESTART = (
 
 @contextmanager
 def backend(dask_address: str) -> Iterator[None]:
-    """Run joblib on a Dask cluster that is there already, or locally when no address is given.
+    """Run joblib on the Dask cluster at this address, or locally when the address is empty.
 
-    Raises LabError when the cluster does not answer, has no workers, or has workers with another trainer or other
-    packages than this process: the card would name code that did not make the model.
+    Raises LabError when the cluster does not answer, has no workers, or has workers with other trainer code or other
+    packages than this process: the card would then name code that did not make the model.
     """
     if not dask_address:
         yield
@@ -50,16 +50,16 @@ def backend(dask_address: str) -> Iterator[None]:
 
 
 def loaded() -> tuple[str, dict[str, str]]:
-    """Hash of the trainer that this process has loaded, and the versions of its packages."""
+    """The hash of the trainer code that this process has loaded, and the versions of its packages."""
     return CODE_SHA256, lineage.packages()
 
 
 def check_code(code_sha256: str) -> None:
-    """Raise LabError unless this process has loaded that code: a worker may come after all were asked."""
+    """Raise LabError unless this process has loaded that code. A worker may join after `_check_workers` ran."""
     if code_sha256 != CODE_SHA256:
         raise LabError(
-            f"process {os.getpid()} on {socket.gethostname()} has another trainer than the training it works for",
-            "leave the code as it is while a training runs, restart Dask workers that are older, then train again",
+            f"process {os.getpid()} on {socket.gethostname()} has other trainer code than the training that uses it",
+            "do not change the code while a training runs; restart older Dask workers, then train again",
         )
 
 
@@ -76,19 +76,19 @@ def _check_workers(client: Client, address: str) -> None:
     if wrong:
         raise LabError(
             "\n  ".join(
-                [f"{len(wrong)} of {len(answers)} Dask workers at {address} would not train as this process:", *wrong]
+                [f"{len(wrong)} of {len(answers)} Dask workers at {address} differ from this process:", *wrong]
             ),
             _RESTART,
         )
 
 
 def _fault(answer: object) -> str:
-    """What is wrong with a worker that answered this; it gives an exception where it knows no `loaded`."""
+    """What is wrong with a worker, or an empty string. `answer` is what `loaded` returned there, or its exception."""
     if not isinstance(answer, tuple):
-        return f"another trainer, or none ({str(answer)[:100]})"
+        return f"other trainer code, or none ({str(answer)[:100]})"
     code, packages = answer
     if code != CODE_SHA256:
-        return f"another trainer (code {code[:12]}…, here {CODE_SHA256[:12]}…)"
+        return f"other trainer code (hash {code[:12]}…, here {CODE_SHA256[:12]}…)"
     ours = lineage.packages()
     return ", ".join(
         f"{name} {packages.get(name)}, here {ours[name]}" for name in ours if packages.get(name) != ours[name]

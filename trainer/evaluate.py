@@ -73,7 +73,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """A fold's outcome: its test rows' probabilities, the fitted model when it was the last, the best grid point."""
+    """The outcome of a fold: probabilities of its test rows, the model of the fit on all rows, the best grid point."""
 
     probability: Floats
     model: Pipeline | None
@@ -110,9 +110,9 @@ def plan(problem: Problem, data: Table) -> list[Fold]:
 def evaluate(problem: Problem, candidates: dict[str, Candidate], data: Table) -> dict[str, Evaluated]:
     """Cross-validate the candidates on the same folds and fit each on all rows.
 
-    Runs on the joblib backend that is active (see `trainer.cluster.backend`); the result does not depend on which.
-    Prints each warning that a candidate gave once, with its count. Raises LabError for a candidate that cannot be built
-    or fitted, with the warnings that it gave before.
+    Runs on the active joblib backend (see `trainer.cluster.backend`), which does not change the result. Prints each
+    warning of a candidate once, with its count. Raises LabError for a candidate that cannot be built or fitted; the
+    error includes the warnings that came before.
     """
     folds = plan(problem, data)
     searches = {name: _search(problem, name, candidate) for name, candidate in candidates.items()}
@@ -134,7 +134,7 @@ def build(problem: Problem, name: str, candidate: Candidate) -> Pipeline:
     where = f"candidates.{name}"
     try:
         estimator = getattr(importlib.import_module(module), attribute)(**candidate.settings)
-    except Exception as error:  # whatever its module or its constructor raises
+    except Exception as error:  # its module and its constructor may raise anything
         raise LabError(
             f"{where}: cannot make {candidate.estimator}: {error}",
             "estimator is an import path such as sklearn.linear_model.LogisticRegression, settings its arguments",
@@ -157,7 +157,7 @@ def build(problem: Problem, name: str, candidate: Candidate) -> Pipeline:
 def _search(problem: Problem, name: str, candidate: Candidate) -> GridSearchCV:
     for key, values in candidate.grid.items():
         if not values:
-            raise LabError(f"candidates.{name}.grid.{key} is empty", "give it a value to try, or take it out")
+            raise LabError(f"candidates.{name}.grid.{key} is empty", "give it a value to try, or remove it")
     return GridSearchCV(
         build(problem, name, candidate),
         {f"model__{key}": values for key, values in candidate.grid.items()},
@@ -206,8 +206,8 @@ def _run(name: str, search: GridSearchCV, data: Table, fold: Fold, code_sha256: 
     """Search on the fold's training rows."""
     check_code(code_sha256)
     search = clone(search).set_params(cv=fold.inner)  # a copy: backends with threads share it
-    # One thread for each process: quicker on small tables, and the same sums on every backend. All of the fold's fits
-    # here: Dask would spread them, and their warnings would be given on other workers.
+    # One thread per process is quicker on small tables and gives the same sums on every backend. The fits of a fold run
+    # in this process, one after another: Dask would distribute them, and this worker would not see their warnings.
     with recorded() as warned, threadpool_limits(1), joblib.parallel_config("sequential"):
         failure = None
         try:
@@ -215,8 +215,8 @@ def _run(name: str, search: GridSearchCV, data: Table, fold: Fold, code_sha256: 
             final = fold.repeat < 0  # the fit on all rows
             probability = np.empty(0) if final else search.predict_proba(data.x[fold.test])[:, 1]
             if not np.isfinite(probability).all():
-                raise ValueError("it gives probabilities that are no numbers")
-        except Exception as error:  # estimators raise whatever they like
+                raise ValueError("it gives probabilities that are not numbers")
+        except Exception as error:  # an estimator may raise anything
             failure = error
     if failure is not None:
         before = "".join(f"\n  warning before, {line}" for line in lines(warned))

@@ -11,7 +11,7 @@ from lab import package
 from lab.card import TOLERANCE
 from trainer.metrics import Floats
 
-# How many records at the bounds are tried.
+# The number of records with all values at a bound that are tried.
 CORNERS = 256
 
 
@@ -52,7 +52,7 @@ def predict(model: bytes, x: Floats) -> Floats:
 
 
 def check_bounds(model: bytes, low: Floats, high: Floats) -> None:
-    """Raise RefusedError unless records at the bounds get a probability: 32 bits may not hold what is computed there.
+    """Raise RefusedError unless records at the bounds get a probability: float32 may overflow there.
 
     `low` and `high` have shape (features,).
     """
@@ -62,7 +62,7 @@ def check_bounds(model: bytes, low: Floats, high: Floats) -> None:
         predict(model, np.where(corners, high, low))
     except package.ModelError as error:
         raise RefusedError(
-            "the model gives no probability for some records at the bounds of params.yaml, which overflow in 32 bits; "
+            "the model gives no probability for some records at the bounds of params.yaml: they overflow float32; "
             "state the least and the greatest value that can really occur"
         ) from error
 

@@ -15,7 +15,7 @@ from lab.problem import GROUP_COLUMN, ROW_COLUMN, Problem
 from lab.settings import ROOT
 
 SHOWN = 20
-# Control characters, and what Unicode calls separators of lines and paragraphs: some readers end a row there.
+# Control characters, and Unicode's line and paragraph separators: some readers end a row there.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -71,7 +71,7 @@ def _read(problem: Problem, path: Path) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         raise LabError(
             f"the source {path} is not UTF-8: line {line} has the byte 0x{data[error.start]:02x}",
-            "save it as UTF-8, which spreadsheets offer as a kind of CSV",
+            "save it as UTF-8; spreadsheets offer `CSV UTF-8` as a file type",
         ) from error
 
 
@@ -101,13 +101,13 @@ def _table(problem: Problem, text: str, path: Path) -> tuple[list[str], list[lis
     if odd:
         raise LabError(
             f"{path} has cells with a line end or another control character: {shown(odd)}",
-            "take it out of the file; row 1 is the first row of data",
+            "remove the characters from the file; row 1 is the first row of data",
         )
     return header, lines
 
 
 def _cells(text: str, path: Path) -> list[list[str]]:
-    """The cells of every line that is not blank, without the spaces around them."""
+    """The cells of every line that is not blank, without spaces at both ends."""
     reader, lines = csv.reader(io.StringIO(text, newline=""), strict=True), list[list[str]]()
     while True:
         start = reader.line_num + 1
@@ -122,7 +122,7 @@ def _cells(text: str, path: Path) -> list[list[str]]:
             ) from error
         cells = [cell.strip(" \t") for cell in line]
         if cells not in ([], [""]):
-            # Other spaces as well, but no line ends: those are refused, not taken off.
+            # strip() also removes other kinds of space. Cells with line ends keep them, because they are refused later.
             lines.append([cell if CONTROL.search(cell) else cell.strip() for cell in cells])
 
 
@@ -136,12 +136,12 @@ def _check_header(problem: Problem, header: list[str], path: Path) -> None:
     if said:
         raise LabError(
             f"the header of {path} does not fit; {said}",
-            "name every column once in id, features or target, or take it out of the file",
+            "name every column once in id, features or target, or remove it from the file",
         )
 
 
 def shown(items: Sequence[str], separator: str = ", ") -> str:
-    """The first of many faults in one text, and how many more there are."""
+    """The first SHOWN items in one text, and the number of the others."""
     more = [f"and {len(items) - SHOWN} more"] if len(items) > SHOWN else []
     return separator.join([*items[:SHOWN], *more])
 

@@ -1,6 +1,6 @@
-"""What a card says was fitted is fitted again only when it is a classifier of scikit-learn's.
+"""Check a card's recipe before `reproduce` fits it again: only scikit-learn's own classifiers are allowed.
 
-A recipe is an import path and arguments: whoever may write to the registry could have anything called.
+A recipe is an import path with arguments. Without this check, write access to the registry would be enough to run code.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def check_estimator(path: str) -> None:
             if isinstance(kind, type) and issubclass(kind, ClassifierMixin):
                 return
     raise LabError(
-        f"its card names {path[:100]!r}, which is no classifier of scikit-learn's", "train and promote again"
+        f"its card names {path[:100]!r}, which is not a classifier of scikit-learn", "train and promote again"
     )
 
 
 def check_card(card: cards.Card) -> None:
-    """Raise LabError unless the card's training can be run again: its estimator, its commit, its parameters."""
+    """Raise LabError unless the card has what is needed to train again: estimator, commit and parameters."""
     try:
         candidate = card.params["candidates"][card.recipe.candidate]
         paths = {card.recipe.estimator, candidate["estimator"]}

@@ -74,7 +74,7 @@ def _rebuild(tree: Path, card: cards.Card) -> tuple[Paths, Result]:
     features = {feature.name: card.params["features"][feature.name] for feature in card.features}  # in this order
     params = {**card.params, "features": features, "candidates": {name: card.params["candidates"][name]}}
     (folder / "params.yaml").write_bytes(strict_yaml.encode(params))
-    here = {**os.environ, "DASK_SCHEDULER_ADDRESS": ""}  # Dask's workers have the code of now
+    here = {**os.environ, "DASK_SCHEDULER_ADDRESS": ""}  # Dask's workers have the present code, not the checkout's
     for stage in ("ingest", "validate", "train"):
         command = [sys.executable, "-m", "trainer", stage, "--params", str(folder / "params.yaml")]
         done = subprocess.run(command, cwd=tree, env=here, capture_output=True, text=True, timeout=3600, check=False)

@@ -89,7 +89,7 @@ def finish(
 
 
 def _refusal(problem: Problem, result: Result, model: bytes) -> str:
-    """Why the API would not serve the model; empty when it would, or when there is none."""
+    """The reason why the API would not serve the model; empty when it would, or when there is no model."""
     if not model:
         return ""
     try:

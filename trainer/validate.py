@@ -22,7 +22,7 @@ def read(path: Path) -> pd.DataFrame:
         raise LabError(f"there is no dataset at {path}", f"run `make train`, or `dvc pull {_pipeline(path)}`")
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, UnicodeDecodeError) as error:  # pandas' own are ValueErrors
+    except (ValueError, UnicodeDecodeError) as error:  # the errors of pandas are ValueErrors
         raise LabError(f"{path} is not what ingest wrote: {error}", "run `make train`") from error
     return frame.astype(object).mask(frame == "", None)
 
@@ -30,7 +30,7 @@ def read(path: Path) -> pd.DataFrame:
 def validate(problem: Problem, frame: pd.DataFrame) -> pd.DataFrame:
     """Give the dataset with typed columns: features as float64 (missing as NaN), target as 0 or 1.
 
-    Raises LabError that lists the bad rows and values, the first of many.
+    Raises LabError that lists the first bad rows and values.
     """
     wanted = {*problem.columns, ROW_COLUMN, *([GROUP_COLUMN] if problem.source.groups else [])}
     if odd := sorted(wanted ^ set(frame.columns)):
@@ -46,12 +46,12 @@ def validate(problem: Problem, frame: pd.DataFrame) -> pd.DataFrame:
     if empty := [name for name in problem.features if typed[name].isna().all()]:
         raise LabError(
             f"the dataset has no value in the columns {shown(empty)}",
-            "a model learns nothing from them: take them out of features and out of the file",
+            "a model learns nothing from them: remove them from features and from the file",
         )
     if len(classes := frame[problem.target.column].unique()) < 2:
         raise LabError(
             f"the dataset has rows of one class only: {problem.target.column} is {classes[0]!r} in each",
-            "take more data, or a later data.until",
+            "use more data, or a later data.until",
         )
     return typed
 
@@ -119,7 +119,7 @@ def _listed(frame: pd.DataFrame, errors: SchemaErrors) -> LabError:
 
 
 def _pipeline(dataset: Path) -> str:
-    """The dvc.yaml that makes the dataset, as DVC is told it at the root of the clone."""
+    """The path of the dvc.yaml that makes the dataset, relative to the root of the clone."""
     return os.path.relpath(dataset.parents[1] / "dvc.yaml", ROOT)
 
 

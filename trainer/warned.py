@@ -1,4 +1,4 @@
-"""Warnings of many fits: recorded where they are given, shown once each with their count."""
+"""Record the warnings of many fits, and show each of them once with its count."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-# Python records warnings for a whole process, and threads would take each other's.
+# Python records warnings per process, so that threads would get each other's.
 _ONE_AT_A_TIME = threading.Lock()
 _NUMBER = re.compile(r"[-+]?\d[\d.,]*(?:e[-+]?\d+)?", re.IGNORECASE)
 
 
 @contextmanager
 def recorded() -> Iterator[list[str]]:
-    """Give a list that has, after the block, the text of each warning given in it.
+    """Yield a list that holds, after the block, the text of each warning issued in the block.
 
-    Warnings that Python or the person at the command line (-W) ignores are ignored, and those made into errors are
-    raised; all others are recorded each time. Threads of one process wait for each other here.
+    Warnings that Python's filters or the option -W ignore are ignored, and those that they turn into errors are raised;
+    all others are recorded each time. Only one thread of a process at a time can be in such a block.
     """
     texts: list[str] = []
     with _ONE_AT_A_TIME, warnings.catch_warnings(record=True) as caught:
@@ -31,7 +31,7 @@ def recorded() -> Iterator[list[str]]:
 
 
 def lines(texts: Iterable[str]) -> list[str]:
-    """Each warning once, after its count; those that differ in numbers only are one, shown by the first of them."""
+    """Each warning once, with its count. Warnings that differ only in numbers count as one; the first is shown."""
     first: dict[str, str] = {}
     counts = Counter(first.setdefault(_NUMBER.sub("#", text), text) for text in texts)
     return [f"{count} {'time' if count == 1 else 'times'}: {text}" for text, count in counts.items()]
