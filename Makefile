@@ -8,8 +8,8 @@ VENV_BENCH ?= .venv-bench
 
 # Bytecode is kept whatever the caller's habit: without it every start would compile a million lines.
 export PYTHONDONTWRITEBYTECODE :=
-# What stands on make's own command line (make up API_PORT=8010 PARAMS=…) reaches the lab as environment, as it was typed:
-# a $ in it is no variable of make's. LAB_SETTINGS tells it from what the caller's environment holds by chance.
+# Variables of make's command line (make up API_PORT=8010 PARAMS=…) are exported to the lab as they were typed: make does
+# not expand a $ in them. LAB_SETTINGS lists their names, because the caller's environment may have others by chance.
 given := $(foreach name,$(.VARIABLES),$(if $(filter line,$(origin $(name))),$(name)))
 $(foreach name,$(given),$(eval override $(name) := $$(value $(name)))$(eval export $(name)))
 export LAB_SETTINGS := $(strip $(LAB_SETTINGS) $(given))

@@ -28,7 +28,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--users", type=int, default=20, help="connections that are always busy")
     parser.add_argument("--seconds", type=int, default=60, help="how long")
     parser.add_argument("--ui", action="store_true", help="Locust's page instead, until interrupted")
-    parser.add_argument("--port", type=int, help="of that page; default: the setting LOCUST_PORT")
+    parser.add_argument("--port", type=int, help="port of Locust's page; default: the setting LOCUST_PORT")
     arguments = parser.parse_args(words)
     if note := settings.ignored():
         print(note, file=sys.stderr)

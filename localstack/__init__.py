@@ -1,1 +1,1 @@
-"""The stand-in AWS: MiniStack, with a guard in front and a limit on what it may ask of the container engine."""
+"""The stand-in AWS: MiniStack behind a guard, and with limits on its requests to the container engine."""

@@ -1,4 +1,4 @@
-"""`python -m localstack`: check the key, drop what MiniStack needs not know, then serve it behind the guard."""
+"""`python -m localstack`: check the key, remove variables that MiniStack does not need, serve it behind the guard."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import sys
 
 from localstack import confine
 
-# What the release uses. This is MiniStack's own setting: other services answer 400.
+# The services that the release uses. This is a setting of MiniStack: all other services answer 400.
 SERVICES = (
     "autoscaling,cloudformation,ec2,ecr,ecs,elasticloadbalancing,iam,kms,logs,monitoring,s3,secretsmanager,sns,ssm,sts,"
     "tagging"
 )
-# MiniStack's own variables, and those of an ordinary process.
+# The variables that stay in the environment: MiniStack's own, and those of any process.
 KNOWN = (
     *("PATH", "HOME", "TMPDIR", "HOSTNAME", "LANG", "PYTHONPATH", "PYTHONUNBUFFERED", "DOCKER_HOST"),
     *("GATEWAY_PORT", "BIND_HOST", "MINISTACK_HOST", "MINISTACK_HOSTNAME", "SFTP_ENABLED", "IOT_MTLS_ENABLED"),
     *("PERSIST_STATE", "STATE_DIR", "S3_PERSIST", "S3_DATA_DIR", "LOG_LEVEL"),
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
 )
-# MiniStack takes `test` and twelve digits for the root key, whatever its environment says.
+# MiniStack takes the key id `test`, and any of twelve digits, for root's, whatever key its environment has.
 KEY_ID, SECRET = re.compile(r"[A-Za-z0-9]{16,128}"), re.compile(r"\S{16,}")
 
 
 def main() -> None:
-    """Serve until SIGTERM; exit with a message where the key is missing or could be guessed."""
+    """Serve until SIGTERM; exit with a message when the key is missing or could be guessed."""
     registry = os.environ.get("REGISTRY", "")
     for name in os.environ.keys() - set(KNOWN):
         del os.environ[name]
@@ -38,7 +38,7 @@ def main() -> None:
     os.environ |= {"AUTH": "true", "SERVICES": SERVICES}
     confine.engine(registry, key_id, secret)
 
-    # It reads its environment when it is imported.
+    # MiniStack reads its environment on import.
     from ministack import app
 
     from localstack.guard import Guard

@@ -1,5 +1,7 @@
-"""What MiniStack may do to this machine, whoever asks it: start no program, listen on one port, and ask the engine for
-confined tasks only. MiniStack itself passes `privileged`, host folders and the host's network on to the engine.
+"""Limit what MiniStack can do to this machine, also on behalf of a user who has the key.
+
+It starts no program, listens on one port, and has the engine run confined tasks only. By itself MiniStack would pass
+`privileged`, host folders and the host's network on to the engine.
 """
 
 from __future__ import annotations
@@ -14,39 +16,39 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-# Python's own names for the ways to start a program. Lambda, Glue and CodeBuild take them.
+# Python's audit events for the start of a program. Lambda, Glue and CodeBuild would start programs.
 PROGRAMS = {"subprocess.Popen", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"}
 MEMORY, PROCESSES = 2**30, 512
-# What MiniStack's ECS asks of the engine, by method and path.
+# Paths of the engine's API that MiniStack's ECS uses, to read and to change something.
 READS = r"/(_ping|version|info|containers/json|containers/[^/]+/(json|logs)|images/.+/json|distribution/.+/json)"
 CHANGES = r"/containers/(?P<id>[\w.-]+)(/(start|stop|kill))?"
 
 
 class DeniedError(PermissionError):
-    """The stand-in asked for what it may not have; MiniStack makes it the reason why a task stopped."""
+    """MiniStack tried something that is not allowed. It reports the message as the reason why a task stopped."""
 
 
 def process(host: str, port: int) -> None:
-    """From now on this process starts no program and opens no port but `port`. It cannot be undone."""
+    """Forbid this process to start programs and to listen on any other port. This cannot be undone."""
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
         if event in PROGRAMS:
             raise DeniedError(f"the stand-in AWS starts no programs ({event})")
         if event == "socket.bind" and tuple(args[1][:2]) != (host, port):
-            raise DeniedError(f"the stand-in AWS listens on its one port only, not on {args[1]!r}")
+            raise DeniedError(f"the stand-in AWS listens on its own port only, not on {args[1]!r}")
 
     sys.addaudithook(hook)
 
 
 def engine(registry: str, key_id: str, secret: str) -> None:
-    """Let every request to the engine pass `_Engine`; sign the engine in to `registry` (host:port) for its pulls."""
+    """Check every request to the engine with `_Engine`, and sign in to `registry` (host:port) for its pulls."""
     try:
         import docker
-    except ImportError:  # there is no engine to confine
+    except ImportError:  # without the SDK MiniStack cannot use an engine
         return
     folder = Path(tempfile.mkdtemp(prefix="docker-"))
     coded = base64.b64encode(f"{key_id}:{secret}".encode()).decode()
-    # Docker's own way to keep a password; the folder is this user's alone.
+    # Docker's usual file for passwords; mkdtemp gives the folder to this user alone.
     (folder / "config.json").write_text(json.dumps({"auths": {registry: {"auth": coded}} if registry else {}}))
     os.environ["DOCKER_CONFIG"] = str(folder)
     plain = docker.APIClient.request
@@ -58,16 +60,16 @@ def engine(registry: str, key_id: str, secret: str) -> None:
 
 
 class _Engine:
-    """The engine's HTTP interface as far as ECS needs it."""
+    """The part of the engine's HTTP API that ECS needs."""
 
     def __init__(self, ask: Callable[..., Any], registry: str) -> None:
         self.ask, self.registry = ask, registry
-        # As MiniStack computes it.
+        # The same labels as MiniStack computes.
         name = os.environ.get("MINISTACK_HOSTNAME") or os.environ.get("HOSTNAME", "")
         self.mark = {"ministack": "ecs", "ministack.instance": f"{name}:{os.environ.get('GATEWAY_PORT', '4566')}"}
 
     def request(self, method: str, url: str, options: dict[str, Any]) -> Any:
-        """Pass the request on if it is one of those, else raise DeniedError."""
+        """Pass an allowed request on to the engine; raise DeniedError for any other."""
         head, path = re.fullmatch(r"(https?\+?\w*://[^/]+(?:/v[\d.]+)?)(/[^?]*)", url).groups()  # type: ignore[union-attr]
         if method == "POST" and path == "/containers/create":
             options["data"] = json.dumps(confined(json.loads(options["data"]), self.mark, self._network(head)))
@@ -106,15 +108,16 @@ class _Engine:
 
 
 def confined(asked: Mapping[str, Any], mark: Mapping[str, str], network: str) -> dict[str, Any]:
-    """The container of a task: what was asked for, confined as every container of the lab is.
+    """The request for a task's container, changed so that it is confined like every container of the lab.
 
-    Raise DeniedError for one that is no task, and for one that wants more of the machine than a published port.
+    Raises DeniedError for a container that is not a task, and for one that needs more of the machine than published
+    ports.
     """
     labels, host = asked.get("Labels") or {}, dict(asked.get("HostConfig") or {})
     if {name: labels.get(name) for name in mark} != dict(mark):
         raise DeniedError("the stand-in AWS starts the tasks of ECS only")
     if host.pop("NetworkMode", None) != network:
-        raise DeniedError("a task runs on the stand-in's own network: networkMode host is not to be had")
+        raise DeniedError("a task runs on the stand-in's own network: networkMode host is not allowed")
     ports = host.pop("PortBindings", None) or {}
     wanted = sorted(name for name, value in host.items() if value) + (["Volumes"] if asked.get("Volumes") else [])
     if wanted:
@@ -126,7 +129,7 @@ def confined(asked: Mapping[str, Any], mark: Mapping[str, str], network: str) ->
         "Labels": labels,
         "HostConfig": {
             "NetworkMode": network,
-            # MiniStack would publish on every address of the machine.
+            # MiniStack would publish the port on every address of the machine.
             "PortBindings": {
                 port: [{**bound, "HostIp": "127.0.0.1"} for bound in places] for port, places in ports.items() if places
             },

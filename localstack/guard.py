@@ -1,7 +1,8 @@
-"""The guard in front of MiniStack: an ASGI application that lets in only whom it knows.
+"""The guard in front of MiniStack: an ASGI application that passes on only requests with valid credentials.
 
-MiniStack under AUTH=true evaluates policies, but takes the key ids `test`, twelve digits and none at all for root,
-does not check root's signatures, and leaves its own paths, the registry and its websockets open.
+With AUTH=true MiniStack evaluates policies. But it takes the key id `test`, any key id of twelve digits, and a request
+without a key for root's; it does not check root's signatures; and it leaves its own paths, the registry and its
+websockets open.
 """
 
 from __future__ import annotations
@@ -35,18 +36,18 @@ log = logging.getLogger("guard")
 HEALTH = "/_ministack/health"
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 HOST = re.compile(r"(\[[0-9a-f:]+\]|[a-z0-9.-]+?)\.?(:\d{1,5})?")
-# Fields whose second occurrence could be read otherwise by the guard than by MiniStack.
+# Header fields that may occur only once: the guard and MiniStack could read two of them in different ways.
 SINGLE = {
     *("host", "origin", "sec-fetch-site", "authorization", "content-type", "content-length"),
     *("x-amz-date", "x-amz-security-token", "x-amz-target", "x-amz-content-sha256"),
 }
-# The load balancer asks for no key, hence the limit. The API takes 16 MiB.
+# The size limit of a request to a load balancer, which asks for no key. The API accepts 16 MiB.
 BALANCED_BYTES = 32 * 2**20
 TOKEN_SECONDS = 12 * 3600
 
 
 class ClosedError(Exception):
-    """A refusal: status, why, and further headers."""
+    """The request is refused, with this status, reason and further headers."""
 
     def __init__(self, status: int, why: str, **headers: str) -> None:
         super().__init__(why)
@@ -54,11 +55,11 @@ class ClosedError(Exception):
 
 
 class Guard:
-    """`inner` behind the checks. `key_id` and `secret` are root's, and open the registry."""
+    """`inner` behind the checks. `key_id` and `secret` are root's, and also sign in to the registry."""
 
     def __init__(self, inner: Application, key_id: str, secret: str) -> None:
         self.inner, self.key_id, self.secret = inner, key_id, secret
-        # MiniStack's own token is the same on every machine.
+        # Replaced because MiniStack's own token is the same on every machine.
         ecr._get_authorization_token = self._authorization_token
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -83,12 +84,12 @@ class Guard:
             await _balance(balancer, scope, fields, receive, send)
             return
         if host not in (*LOOPBACK, (scope.get("server") or ("",))[0]):
-            raise ClosedError(403, f"the stand-in AWS is not at {host}")
+            raise ClosedError(403, f"{host} is not a host name of the stand-in AWS")
         if path == HEALTH and scope["method"] in ("GET", "HEAD"):
             await self.inner(scope, receive, send)
             return
         if path.strip("/").startswith("_"):
-            raise ClosedError(403, "paths that begin with an underscore are closed, but for the health check")
+            raise ClosedError(403, "paths that begin with an underscore are closed, except the health check")
         if ministack._is_ecr_registry_path(path):
             self._check_basic(fields)
             await self.inner(scope, receive, send)
@@ -96,12 +97,12 @@ class Guard:
         await self._signed(scope, fields, receive, send)
 
     async def _signed(self, scope: Message, fields: dict[str, str], receive: Receive, send: Send) -> None:
-        """Let a request with a good signature in; answer any other as the service that it asks would."""
+        """Pass a request with a valid signature on; answer any other with the error of the service that it is for."""
         query = _query(scope)
         request = Request(scope["method"], scope["raw_path"].decode("latin-1"), query, fields)
         try:
             signed = claim(request, self.key_id)
-            # The body is read only for a key that is known.
+            # The body is read only for a known key.
             body = await _body(receive)
             signed.check(body)
             _only_s3(signed, scope, fields, query, body)
@@ -127,7 +128,7 @@ class Guard:
             root = _equal(user, self.key_id.encode()) & _equal(password, self.secret.encode())
             if root or (user == b"AWS" and self._is_token(password)):
                 return
-        why = "the registry wants AWS_EMULATOR_KEY_ID and AWS_EMULATOR_SECRET_KEY of .env"
+        why = "sign in to the registry with AWS_EMULATOR_KEY_ID and AWS_EMULATOR_SECRET_KEY of .env"
         raise ClosedError(401, why, **{"WWW-Authenticate": 'Basic realm="the stand-in AWS"'})
 
     def _token(self, end: int) -> str:
@@ -143,7 +144,7 @@ class Guard:
         )
 
     def _authorization_token(self, _data: object) -> tuple[int, dict[str, str], bytes]:
-        """ECR's GetAuthorizationToken: whoever may call it gets into the registry for twelve hours, as on AWS."""
+        """ECR's GetAuthorizationToken: a token for the registry that is valid for twelve hours, as on AWS."""
         end = int(time.time()) + TOKEN_SECONDS
         coded = base64.b64encode(f"AWS:{self._token(end)}".encode()).decode()
         proxy = f"https://{ecr._registry_id()}.dkr.ecr.{ecr.get_region()}.amazonaws.com"
@@ -152,7 +153,7 @@ class Guard:
 
 
 def _fields(scope: Message) -> dict[str, str]:
-    """The headers by lower-case name; raise ClosedError for what may be read in two ways."""
+    """The headers by lower-case name; raise ClosedError for a request that is ambiguous."""
     if scope["http_version"] != "1.1":
         raise ClosedError(505, "HTTP/1.1 only")
     if not scope["path"].startswith("/"):
@@ -161,7 +162,7 @@ def _fields(scope: Message) -> dict[str, str]:
     for raw, value in scope["headers"]:
         name = raw.decode("latin-1").lower()
         if name in fields and name in SINGLE:
-            raise ClosedError(400, f"two fields {name}")
+            raise ClosedError(400, f"the header {name} is given twice")
         text = ministack.decode_header_value(value)
         between = "; " if name == "cookie" else ","
         fields[name] = f"{fields[name]}{between}{text}" if name in fields else text
@@ -172,12 +173,12 @@ def _host(fields: dict[str, str], scope: Message) -> str:
     """The name in Host without its port, in lower case."""
     match = HOST.fullmatch(fields.get("host", "").lower())
     if not match:
-        raise ClosedError(400, f"{scope['method']} without a usable Host")
+        raise ClosedError(400, f"{scope['method']} without a valid Host")
     return match[1]
 
 
 def _same_origin(fields: dict[str, str]) -> None:
-    """Raise ClosedError for a request that a page of another origin makes: another port of this machine is one."""
+    """Raise ClosedError for a request from a page of another origin; another port of this machine is one, too."""
     origin, site = fields.get("origin"), fields.get("sec-fetch-site", "none")
     if origin is not None and origin.lower() != f"http://{fields['host'].lower()}":
         raise ClosedError(403, "a page of another origin may not use the stand-in AWS")
@@ -206,7 +207,7 @@ def _balancer(host: str) -> dict[str, Any] | None:
 async def _balance(
     balancer: dict[str, Any], scope: Message, fields: dict[str, str], receive: Receive, send: Send
 ) -> None:
-    """Hand a request to the load balancer itself, so that this name opens none of MiniStack's other doors."""
+    """Pass a request to the load balancer directly, so that its host name gives access to nothing else."""
     client, port = (scope.get("client") or ("127.0.0.1",))[0], fields["host"].rpartition(":")[2]
     set_request_client_ip(client)
     response = await alb.dispatch_request(
@@ -224,11 +225,11 @@ async def _balance(
 
 
 def _only_s3(signed: Signed, scope: Message, fields: dict[str, str], query: dict[str, list[str]], body: bytes) -> None:
-    """A presigned URL of S3 does not sign its body, which must not choose another service then."""
+    """Refuse a presigned URL of S3 that is for another service: its body is not signed, and may name a service."""
     if signed.body_is_free:
         wanted = ministack._routing_params(scope["method"], scope["path"], fields, body, query)
         if detect_service(scope["method"], scope["path"], fields, wanted) != "s3":
-            raise RefusedError("SignatureDoesNotMatch", "this URL was signed for S3")
+            raise RefusedError("SignatureDoesNotMatch", "this URL was signed for S3 only")
 
 
 async def _body(receive: Receive, limit: int = 0) -> bytes:
@@ -246,7 +247,7 @@ async def _body(receive: Receive, limit: int = 0) -> bytes:
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
-    """What gives the body that was read, once, and then what comes after it."""
+    """A `receive` that first gives the body, which was read already, and then what comes after it."""
     left = [body]
 
     async def again() -> Message:
@@ -258,7 +259,7 @@ def _again(body: bytes, receive: Receive) -> Receive:
 
 
 async def _answer(send: Send, status: int, content: bytes, headers: Mapping[str, str]) -> None:
-    """Refuse, and close the connection: the request's body may not have been read."""
+    """Send a refusal and close the connection, because the request's body may not have been read."""
     headers = {**headers, "Content-Length": str(len(content)), "Connection": "close"}
     raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})

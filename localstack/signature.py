@@ -1,6 +1,6 @@
-"""Signatures of AWS requests: which key a request names, and whether that key's secret signed it.
+"""Check signatures of AWS requests: find the key that a request names, and check that its secret signed the request.
 
-The arithmetic is MiniStack's, which itself leaves root's signatures unchecked.
+The functions that compute signatures are MiniStack's, which itself does not check root's.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from ministack.services import iam, sts
 
 AUTHORIZATION = re.compile(r"AWS4-HMAC-SHA256 +Credential=([A-Za-z0-9]+)/\d{8}/[\w-]+/[\w-]+/aws4_request *,.*")
 CREDENTIAL = re.compile(r"([A-Za-z0-9]+)/\d{8}/[\w-]+/[\w-]+/aws4_request")
-# Names in a query that say who signed it, in whatever case.
+# Query parameters, in lower case, that belong to a signature.
 NAMING = {"x-amz-algorithm", "x-amz-credential", "x-amz-signature", "awsaccesskeyid", "signature"}
 V4, V2 = {"X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Signature"}, {"AWSAccessKeyId", "Signature"}
 WEEK = 7 * 24 * 3600
 
 
 class RefusedError(Exception):
-    """The request is not let in; `code` is AWS's name for the reason."""
+    """The request is refused; `code` is AWS's name for the reason."""
 
     def __init__(self, code: str, why: str) -> None:
         super().__init__(why)
@@ -50,20 +50,27 @@ class Request:
 
 @dataclass(frozen=True)
 class Signed:
-    """A request that names a known key. `check` is given the body, and raises RefusedError for a wrong signature."""
+    """A request that names a known key.
+
+    `check` takes the body and raises RefusedError for a wrong signature; `body_is_free` if it does not cover the body.
+    """
 
     check: Callable[[bytes], None]
     body_is_free: bool
 
 
 def claim(request: Request, root: str) -> Signed:
-    """Find the key that a request names, in its header or its query; raise RefusedError for none, two, or one that is
-    neither `root` nor given out by STS or IAM here."""
+    """Find the key that a request names in its header or its query.
+
+    Raises RefusedError for no key, two keys, or a key that is neither `root` nor issued by STS or IAM here.
+    """
     naming = {name for name in request.query if name.lower() in NAMING}
     if "authorization" in request.fields:
         match = AUTHORIZATION.fullmatch(request.fields["authorization"])
         if naming or not match:
-            raise RefusedError("IncompleteSignature", "one AWS4-HMAC-SHA256 signature is wanted, here or in the query")
+            raise RefusedError(
+                "IncompleteSignature", "give one AWS4-HMAC-SHA256 signature, in this header or in the query"
+            )
         secret = _secret(match[1], root, request.fields.get("x-amz-security-token", ""))
         return Signed(lambda body: _check_header(request, secret, body), body_is_free=False)
     if naming == V4:
@@ -81,12 +88,13 @@ def claim(request: Request, root: str) -> Signed:
         _secret(key, root, token)
         return Signed(lambda _body: _check_v2(request, key), body_is_free=True)
     raise RefusedError(
-        "MissingAuthenticationToken", "the stand-in AWS wants AWS_EMULATOR_KEY_ID of .env, and its signature"
+        "MissingAuthenticationToken",
+        "sign requests to the stand-in AWS with AWS_EMULATOR_KEY_ID and its secret key of .env",
     )
 
 
 def _secret(key: str, root: str, token: str) -> str:
-    """The secret of a key that is known here; the request belongs to its account from now on."""
+    """The secret of a known key. From here on MiniStack handles the request in that key's account."""
     set_request_account_id("")
     if key != root:
         if iam_evaluator.is_root_access_key(key) or not (key in sts._sessions or _iam_account(key)):
@@ -122,7 +130,7 @@ def _check_query(request: Request, secret: str, body: bytes) -> None:
     try:
         signed = datetime.strptime(signature.amz_date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError as error:
-        raise RefusedError("IncompleteSignature", "X-Amz-Date is no date") from error
+        raise RefusedError("IncompleteSignature", "X-Amz-Date is not a date") from error
     age = (datetime.now(UTC) - signed).total_seconds()
     if not -900 < age < int(expires):
         raise RefusedError("AccessDenied", "Request has expired")
@@ -131,7 +139,7 @@ def _check_query(request: Request, secret: str, body: bytes) -> None:
 
 def _check(request: Request, signature: Any, secret: str, body: bytes, *, presigned: bool) -> None:
     names = signature.signed_headers.split(";")
-    # What chooses the service and the action must be signed, or a captured URL could be turned to another use.
+    # Headers that choose service and action must be signed. Otherwise a captured URL could serve for another action.
     loose = {name for name in request.fields if name.startswith("x-amz-")} - set(names)
     if "host" not in names or loose:
         raise RefusedError("SignatureDoesNotMatch", f"not signed: {', '.join(sorted(loose)) or 'host'}")
@@ -143,9 +151,9 @@ def _check(request: Request, signature: Any, secret: str, body: bytes, *, presig
 
 
 def _check_v2(request: Request, key: str) -> None:
-    """An S3 URL as boto3 presigns it unless it is told otherwise (HMAC-SHA1); it is for S3 alone."""
+    """Check an S3 URL with a signature of version 2 (HMAC-SHA1), boto3's default for presigned URLs."""
     if not request.one("Expires").isascii():
-        raise RefusedError("SignatureDoesNotMatch", "Expires is no number")
+        raise RefusedError("SignatureDoesNotMatch", "Expires is not a number")
     sent = iam_evaluator.SignedRequest(
         key, request.method, request.raw_path, request.query, request.fields, sigv2=True, auth_path=request.raw_path
     )

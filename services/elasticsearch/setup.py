@@ -58,7 +58,7 @@ class Server:
                 answer = error
             with answer:
                 return answer.status, _value(answer.read())
-        # Refused, reset, timed out, no such host; or cut off half-way, or not HTTP.
+        # The connection was refused, reset or timed out, the host is unknown, or the answer was cut off or is not HTTP.
         except (OSError, http.client.HTTPException) as error:
             return 0, str(getattr(error, "reason", error)) or repr(error)
 
@@ -121,7 +121,7 @@ def set_up_elasticsearch(server: Server) -> None:
 
 def set_up_kibana(server: Server) -> None:
     """Import data views and dashboards over those of the same id; raise SetupError."""
-    # 200 as soon as it can serve, 503 before; a plugin that is not well does not change that.
+    # Kibana answers 503 until it can serve, then 200, even when a plugin is degraded.
     server.wait("GET", "/api/status", until=lambda status, _: status == 200)
     objects = b"".join(path.read_bytes().rstrip(b"\n") + b"\n" for path in sorted(OBJECTS.glob("*.ndjson")))
     body, kind = _form("lab.ndjson", objects)
@@ -155,7 +155,7 @@ def _put_folder(server: Server, folder: str, path: str) -> None:
 
 
 def _wait_for_template(server: Server, path: str, name: str) -> None:
-    """Wait for a template that Elasticsearch makes by itself, some time after its start; one of ours is there."""
+    """Wait for a template. Elasticsearch creates its own some time after its start; the lab's exist already."""
     path = f"{path}/{urllib.parse.quote(name)}"
     status, said = server.wait("GET", path, until=lambda status, said: _answered(status, said) and status != 404)
     if status != 200:

@@ -2,9 +2,9 @@
 
 `mlflow server` imports all of MLflow to make the database and to set the variables that supervisord.conf and
 compose.yaml set here, then starts a child that imports it again: twice the start-up, and 250 MB for nothing. This does
-the same steps once. The stores come before the port, so that who finds it open also finds the tables.
+the same steps once. It creates the tables before it opens the port, so that they exist for the first request.
 
-The guard is there because MLflow takes a page on any port of this machine for its own.
+The guard is there because MLflow accepts requests from a page on any port of this machine.
 """
 
 import os
