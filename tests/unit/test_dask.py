@@ -163,7 +163,7 @@ def test_workers_with_another_trainer_are_named(tmp_path):
                     pytest.fail("it gave them work")
                 lines = error.value.message.splitlines()[1:]
                 assert sorted(re.findall(r"tcp://[\d.:]+\d", "".join(lines))) == sorted([stranger, elder])
-                assert "another trainer" in lines[0]
+                assert "other trainer code" in lines[0]
                 assert "restart these workers" in error.value.remedy
                 changed.write_text(text)  # too late for the worker that runs
 
@@ -189,6 +189,6 @@ def test_a_worker_that_comes_later_with_another_trainer_does_nothing():
     stated, data = small()
     name = "logistic-regression"
     search, fold = evaluate._search(stated, name, stated.candidates[name]), evaluate.plan(stated, data)[0]
-    with pytest.raises(LabError, match="has another trainer"):
+    with pytest.raises(LabError, match="has other trainer code"):
         evaluate._run(name, search, data, fold, "0" * 64)
     assert len(evaluate._run(name, search, data, fold, cluster.CODE_SHA256).probability) == len(fold.test)

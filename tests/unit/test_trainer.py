@@ -349,7 +349,7 @@ def test_the_gate(results, present, action, name, said):
 def test_a_card_cannot_name_other_code(path):
     """What is fitted again is a classifier of scikit-learn's, and nothing else is imported."""
     check_estimator("sklearn.linear_model.LogisticRegression")
-    with pytest.raises(LabError, match="no classifier"):
+    with pytest.raises(LabError, match="not a classifier"):
         check_estimator(path)
 
 

@@ -194,7 +194,7 @@ WRONG_PARAMS = {
     "no bound": (BELOW(", max: 100", ""), r"missing required field `max` - at `\$.features.a`"),
     "a feature without bounds": (BELOW("{type: integer, min: 0, max: 100}", "integer"), r"at `\$.features.a`"),
     "a feature with a space": (BELOW("  a:", "  a b:"), r"at `\$.features.a b`"),
-    "a feature of digits": (BELOW("  a:", "  7:"), "line 8: the key 7 is no text"),
+    "a feature of digits": (BELOW("  a:", "  7:"), "line 8: the key 7 is not text"),
     "a feature with a line end": (BELOW("  a:", '  "a\\n":'), r"at `\$.features.a\n`"),
     "a name with a line end": (BELOW("name: mine", 'name: "mine\\n"'), r"at `\$.name`"),
     "a month in other digits": (BELOW('until: ""', 'until: "\uff12\uff10\uff12\uff16-01"'), r"at `\$.data.until`"),
@@ -204,8 +204,8 @@ WRONG_PARAMS = {
         BELOW("  a:", "  reported:").replace('missing: "?"', "groups: [{month: 2026-01, rows: 24}]"),
         "no column may be called reported",
     ),
-    "a feature called as the target": (BELOW("  a:", "  y:"), "must be different columns; y stands there twice"),
-    "the id is a feature": (BELOW('id: ""', "id: a"), "must be different columns; a stands there twice"),
+    "a feature called as the target": (BELOW("  a:", "  y:"), "must be different columns; y is given twice"),
+    "the id is a feature": (BELOW('id: ""', "id: a"), "must be different columns; a is given twice"),
     "a class that is the missing mark": (
         BELOW('value: "no"', 'value: "?"'),
         "target.negative.value is what stands for",
@@ -237,8 +237,8 @@ WRONG_PARAMS = {
     "a tab": ("\t" + PARAMS, "line 1: this is not YAML"),
     "two documents": (PARAMS + "---\n" + PARAMS, "line 14: this is not YAML"),
     "a control character": (PARAMS + "# \x07\n", "line 14: there is a character"),
-    "nothing at all": ("", "states no problem"),
-    "a list": ("- 1\n- 2\n", "states no problem"),
+    "nothing at all": ("", "does not define a problem"),
+    "a list": ("- 1\n- 2\n", "does not define a problem"),
 }
 
 
