@@ -73,11 +73,11 @@ class Api:
             return answer if status == 200 else {}
         return {}
 
-    def all_ready(self) -> bool:
+    def all_ready(self, **headers: str) -> bool:
         """Whether every worker serves a model: each follows the champion on its own."""
         if not self.ready():
             return False
-        lines = self.ask("GET", "/metrics")[1].decode().splitlines()
+        lines = self.ask("GET", "/metrics", **headers)[1].decode().splitlines()
         return sum(line.startswith("lab_model_version{") for line in lines) == WORKERS
 
     def workers(self) -> list[psutil.Process]:
@@ -151,8 +151,9 @@ def serve_kept(start_api, tmp_path, package):  # noqa: F811
         (tmp_path / "keep").mkdir(exist_ok=True)
         (tmp_path / "keep" / "small.msgpack").write_bytes(msgspec.msgpack.encode(kept))
         wanted = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MODEL_NAME": "small", "FOLLOW_SECONDS": "3600"}
-        api = start_api(**{**wanted, "API_KEY": "", "ALLOWED_HOSTS": "", **variables})
-        assert eventually(lambda: api.ready() and len(api.workers()) == WORKERS)
+        variables = {**wanted, "API_KEY": "", "ALLOWED_HOSTS": "", **variables}
+        api = start_api(**variables)
+        assert eventually(lambda: api.all_ready(**{"X-API-Key": variables["API_KEY"]}))
         return api
 
     return start
