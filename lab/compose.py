@@ -36,10 +36,8 @@ def _told(settings: Settings) -> dict[str, str]:
     except LabError:  # a fault in params.yaml must not keep anybody from stopping the lab
         name = "unknown"
     user, group = container_preflight.owner()
-    shell = {
-        **env_file.read(DOTENV),
-        **os.environ,
-    }  # read as Compose reads them, because they are not settings of the lab
+    # Compose and Docker have variables of their own. They are no settings of the lab, so they are read as Compose does.
+    shell = {**env_file.read(DOTENV), **os.environ}
     profiles = [shell.get("COMPOSE_PROFILES", ""), "" if settings.lite else "elastic"]
     told = {
         **{s.name: settings.values[s.name] for s in SETTINGS},

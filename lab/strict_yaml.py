@@ -103,9 +103,8 @@ def decode(data: bytes | str, name: str) -> Any:
             f"{place}: this is not YAML: {error.problem or error.context}",
             "correct it in the file; put quotes around a text that contains a colon, a # or a bracket",
         ) from error
-    except (
-        yaml.YAMLError
-    ) as error:  # raised for a character that YAML does not allow; the error has its index in the text
+    except yaml.YAMLError as error:
+        # A character that YAML does not allow; the error has its index in the text.
         line = text.count("\n", 0, getattr(error, "position", 0)) + 1
         raise LabError(f"{name}, line {line}: there is a character that YAML does not allow", "remove it") from error
 
