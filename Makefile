@@ -40,10 +40,10 @@ status: $(SOME) ## what runs, where, and how to sign in
 	@$(PY) -m lab status
 
 logs: $(SOME) ## the end of the logs [SERVICE=api] [FOLLOW=1]
-	@$(PY) -m lab logs $(SERVICE) $(if $(FOLLOW),--follow)
+	@$(PY) -m lab logs $(SERVICE) $(if $(filter 1,$(FOLLOW)),--follow)
 
 reset: $(SOME) ## stop, and remove the state after asking [YES=1]
-	@$(PY) -m lab reset $(if $(YES),--yes)
+	@$(PY) -m lab reset $(if $(filter 1,$(YES)),--yes)
 
 train: $(LAB) ## run the pipeline and choose the champion [METRIC=recall]
 	@$(PY) -m lab train $(if $(METRIC),--metric $(METRIC))
