@@ -45,8 +45,8 @@ logs: $(SOME) ## the end of the logs [SERVICE=api] [FOLLOW=1]
 reset: $(SOME) ## stop, and remove the state after asking [YES=1]
 	@$(PY) -m lab reset $(if $(filter 1,$(YES)),--yes)
 
-train: $(LAB) ## run the pipeline and choose the champion [METRIC=recall]
-	@$(PY) -m lab train $(if $(METRIC),--metric $(METRIC))
+train: $(LAB) ## run the pipeline and choose the champion [METRIC=recall ACCEPT=1 RETRY=1]
+	@$(PY) -m lab train $(if $(METRIC),--metric $(METRIC)) $(if $(filter 1,$(ACCEPT)),--accept) $(if $(filter 1,$(RETRY)),--retry)
 
 reproduce: $(LAB) ## rebuild a registered version and compare [VERSION=1]
 	@$(PY) -m lab reproduce --version $(or $(VERSION),$(error say which version: make reproduce VERSION=1))

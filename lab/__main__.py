@@ -41,14 +41,23 @@ def _run(arguments: argparse.Namespace) -> int:
     elif arguments.command == "reset":
         up.reset(arguments.yes)
     elif arguments.command == "train":
-        up.train(arguments.metric)
+        up.train(_options(arguments))
     elif arguments.command == "reproduce":
         return up.reproduce(arguments.version)
     elif arguments.command == "seed":
         s3.ensure_bucket(settings.load())
     else:
-        pipeline.run(settings.load(), arguments.metric)
+        pipeline.run(settings.load(), _options(arguments))
     return 0
+
+
+def _options(arguments: argparse.Namespace) -> list[str]:
+    """The options of `trainer choose`. A container does not know the person's name, so that it is given here."""
+    from lab import ledger
+
+    options = ["--by", arguments.by or ledger.person()]
+    options += ["--metric", arguments.metric] if arguments.metric else []
+    return options + [f"--{name}" for name in ("accept", "retry") if getattr(arguments, name)]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     ):
         train = commands.add_parser(name, help=text)
         train.add_argument("--metric", default="", choices=["", *METRICS], help="instead of choice.metric")
+        train.add_argument("--accept", action="store_true", help="promote a candidate that would be held")
+        train.add_argument("--retry", action="store_true", help="let a recipe that was rolled back compete again")
+        train.add_argument("--by", default="", help="the person's name for the ledger; default: the user's")
     reproduce = commands.add_parser("reproduce", help="rebuild a registered version and compare")
     reproduce.add_argument("--version", type=int, required=True)
     commands.add_parser("seed", help="make the bucket if it is missing")

@@ -14,7 +14,8 @@ from msgspec import Meta
 from lab.errors import LabError
 from lab.problem import Column, Name, Share
 
-SCHEMA_VERSION = 1
+# A card of an earlier schema version is served, too: it states no promises.
+SCHEMA_VERSION = 2
 MODEL_FILE = "model.onnx"
 CARD_FILE = "card.json"
 # How far a probability of the served model may lie from the one the trainer recorded.
@@ -50,8 +51,35 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
     sd: float
 
 
+class Promise(msgspec.Struct, frozen=True, kw_only=True):
+    """The value of a metric that is to be expected of the served model, with its 95 % interval from `low` to `high`.
+
+    By the method `counts`, `failures` of `rows` distinct rows failed: the median over the repeats, rounded up, at
+    thresholds that were chosen without those rows; the interval is that of Clopper and Pearson. The value is the share
+    of the other rows, except for F1, which comes from the counts of all folds. By the method `folds`, the value is the
+    mean over the outer folds, and the interval that of the corrected resampled t-test.
+    """
+
+    value: float
+    low: float
+    high: float
+    method: Literal["counts", "folds"]
+    rows: Annotated[int, Meta(ge=0)]
+    failures: Annotated[int, Meta(ge=0)] | None = None
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """Logistic regression of the class on the logit of the out-of-fold probability.
+
+    Slope 1 and intercept 0 are perfect; a slope below 1 means that the probabilities are too extreme.
+    """
+
+    slope: float
+    intercept: float
+
+
 class Operating(msgspec.Struct, frozen=True, kw_only=True):
-    """What the threshold does to the out-of-fold probabilities (it was chosen on the same ones)."""
+    """In cards of schema version 1: what the threshold does to the out-of-fold probabilities that it was chosen on."""
 
     threshold: Share
     recall: Share
@@ -62,12 +90,14 @@ class Operating(msgspec.Struct, frozen=True, kw_only=True):
 class Histogram(msgspec.Struct, frozen=True, kw_only=True):
     """`shares[i]` of the values lie in [edges[i], edges[i+1]), the last bin closed; `missing` are null.
 
-    The shares and `missing` sum to 1.
+    The shares and `missing` sum to 1. `counts` are the rows behind the shares, of the card's `rows`; in
+    schema version 1 there are none.
     """
 
     edges: list[float]
     shares: list[Share]
     missing: Share
+    counts: list[Annotated[int, Meta(ge=0)]] = []
 
 
 class SelfTest(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +138,11 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     classes: Classes
     threshold: Share
     metrics: dict[str, Spread]
-    operating: Operating
+    rows: Annotated[int, Meta(ge=0)] = 0
+    prevalence: Share | None = None
+    promises: dict[str, Promise] = {}
+    calibration: Calibration | None = None
+    operating: Operating | None = None
     feature_reference: dict[str, Histogram]
     score_reference: Histogram
     self_test: SelfTest
@@ -116,6 +150,12 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     lineage: Lineage
     params: dict[str, Any]
     model_sha256: str
+
+
+def recipe_sha256(recipe: Recipe) -> str:
+    """SHA-256 of what was declared: estimator, settings and grid, whatever the order of their keys."""
+    declared = [recipe.estimator, recipe.settings, recipe.grid]
+    return hashlib.sha256(msgspec.json.encode(declared, order="deterministic")).hexdigest()
 
 
 def encode(card: Card) -> bytes:
@@ -129,9 +169,9 @@ def decode(text: bytes) -> Card:
         card = msgspec.json.decode(text, type=Card)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise LabError(f"the card is not valid: {error}", "train and promote again") from error
-    if card.schema_version != SCHEMA_VERSION:
+    if not 1 <= card.schema_version <= SCHEMA_VERSION:
         raise LabError(
-            f"the card has schema version {card.schema_version}; this code reads {SCHEMA_VERSION}",
+            f"the card has schema version {card.schema_version}; this code reads 1 to {SCHEMA_VERSION}",
             "train again with this code, or run the code that wrote it",
         )
     for fault in _faults(card):
@@ -169,7 +209,12 @@ def _faults(card: Card) -> Iterator[str]:
     if set(card.feature_reference) != set(names):
         yield "the reference distributions are not those of the features"
     for name, histogram in {**card.feature_reference, "the score": card.score_reference}.items():
-        yield from (f"the reference distribution of {name} {fault}" for fault in _histogram_faults(histogram))
+        faults = [*_histogram_faults(histogram), *(_count_faults(card, histogram) if card.schema_version > 1 else ())]
+        yield from (f"the reference distribution of {name} {fault}" for fault in faults)
+    if card.schema_version > 1 and (not card.rows or card.prevalence is None or not card.promises):
+        yield "it does not state the number of rows, the share of positives and the promises"
+    for name, promise in card.promises.items():
+        yield from (f"the promise of {name} {fault}" for fault in _promise_faults(promise))
     yield from _self_test_faults(card)
 
 
@@ -189,6 +234,21 @@ def _histogram_faults(histogram: Histogram) -> Iterator[str]:
         yield "must have ascending edges, one more than it has shares"
     if abs(sum(shares) + histogram.missing - 1) > TOLERANCE:
         yield "has shares that do not sum to 1"
+
+
+def _count_faults(card: Card, histogram: Histogram) -> Iterator[str]:
+    shares = [count / max(card.rows, 1) for count in histogram.counts]
+    if len(shares) != len(histogram.shares) or any(
+        abs(a - b) > TOLERANCE for a, b in zip(shares, histogram.shares, strict=True)
+    ):
+        yield f"has counts that are not its shares of {card.rows} rows"
+
+
+def _promise_faults(promise: Promise) -> Iterator[str]:
+    if not promise.low - TOLERANCE <= promise.value <= promise.high + TOLERANCE:
+        yield "has a value outside its interval"
+    if (promise.failures is None) != (promise.method == "folds") or (promise.failures or 0) > promise.rows:
+        yield "must state at most as many failures as rows by the method counts, and none by the method folds"
 
 
 def _self_test_faults(card: Card) -> Iterator[str]:

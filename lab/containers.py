@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 
 from lab import compose, container_preflight, pipeline
 from lab.compose import NAME as NAME
@@ -134,12 +135,12 @@ def store(settings: Settings) -> str:
     return settings["S3_ENDPOINT_URL"] or f"the volume {project(settings)}_s3"
 
 
-def train(settings: Settings, metric: str) -> None:
+def train(settings: Settings, options: Sequence[str] = ()) -> None:
     LOG.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     LOG.write_text("")
     # The installed packages are part of what a model depends on, so training uses a current image.
     _step(settings, Progress(), "the trainer's image to be built", ["build", "trainer"])
-    if _trainer(settings, ["-m", "lab", "pipeline", *(["--metric", metric] if metric else [])]):
+    if _trainer(settings, ["-m", "lab", "pipeline", *options]):
         raise LabError("the pipeline failed; the reason stands above", "mend it, then run `make train`")
 
 

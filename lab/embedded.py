@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import xmlrpc.client
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -89,8 +90,8 @@ def store(settings: Settings) -> str:
     return settings["S3_ENDPOINT_URL"] or f"the folder {STATE / 's3'}"
 
 
-def train(settings: Settings, metric: str) -> None:
-    pipeline.run(settings, metric)
+def train(settings: Settings, options: Sequence[str] = ()) -> None:
+    pipeline.run(settings, options)
 
 
 def reproduce(settings: Settings, version: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from lab import containers, embedded, ground
@@ -40,8 +41,8 @@ class Engine(Protocol):
     def store(self, settings: Settings) -> str:
         """Where S3 keeps the lab's data, in words."""
 
-    def train(self, settings: Settings, metric: str) -> None:
-        """Run the pipeline where this engine runs it."""
+    def train(self, settings: Settings, options: Sequence[str] = ()) -> None:
+        """Run the pipeline where this engine runs it; the options are those of `trainer choose`."""
 
     def reproduce(self, settings: Settings, version: int) -> int:
         """Rebuild a registered version where this engine trains, compare, and give 0 when it is the same."""

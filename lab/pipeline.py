@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from lab import ground, http, preflight, s3
@@ -38,8 +39,8 @@ def seed(settings: Settings) -> None:
     s3.ensure_bucket(settings)
 
 
-def run(settings: Settings, metric: str) -> None:
-    """Reproduce the dataset and the candidates, push them, choose the champion.
+def run(settings: Settings, options: Sequence[str] = ()) -> None:
+    """Reproduce the dataset and the candidates, push them, choose the champion with the `options` of `trainer choose`.
 
     Raises LabError when a stage fails, after the stage's own message, or when a service is away.
     """
@@ -50,8 +51,7 @@ def run(settings: Settings, metric: str) -> None:
     _remove_empty_lock(settings)
     _call(settings, "the pipeline", ["dvc", "repro", str(definition)])
     _call(settings, "pushing data and models to S3", ["dvc", "push", str(definition)], PUSH_SECONDS)
-    choose = [sys.executable, "-m", "trainer", "choose", *(["--metric", metric] if metric else [])]
-    _call(settings, "the choice", choose)
+    _call(settings, "the choice", [sys.executable, "-m", "trainer", "choose", *options])
 
 
 def definition_for(settings: Settings) -> Path:

@@ -19,7 +19,9 @@ Month = Annotated[str, Meta(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])\Z")]
 SomeColumn = Annotated[str, Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_.]{0,62})?\Z")]
 SomeMonth = Annotated[str, Meta(pattern=r"^([0-9]{4}-(0[1-9]|1[0-2]))?\Z")]
 Share = Annotated[float, Meta(ge=0, le=1)]
-Metric = Literal["roc_auc", "average_precision", "recall", "precision", "f1", "accuracy", "brier", "log_loss"]
+Metric = Literal[
+    "roc_auc", "average_precision", "recall", "specificity", "precision", "f1", "accuracy", "brier", "log_loss"
+]
 METRICS: tuple[str, ...] = get_args(Metric)
 # The better value of these is the lower one.
 LOSSES = frozenset({"brier", "log_loss"})
@@ -100,16 +102,16 @@ class Evaluation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The gate. `floors` are least values (for brier and log_loss: greatest)."""
+    """The gate. `floors` are least values (for brier and log_loss: greatest), `delta` is the least lead."""
 
     metric: Metric = "roc_auc"
-    direction: Literal["", "maximise", "minimise"] = ""
     alpha: Annotated[float, Meta(gt=0, lt=1)] = 0.05
+    delta: Annotated[float, Meta(ge=0)] = 0.002
     floors: dict[Metric, float] = {}
 
 
 class Threshold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The decision threshold is the highest one that reaches this recall out of fold."""
+    """The decision threshold is the highest one that promises this recall (see `trainer.threshold`)."""
 
     recall: Annotated[float, Meta(gt=0, le=1)] = 0.95
 
@@ -200,10 +202,6 @@ def _remedy(said: str) -> str:
     return f"{remedy}; write a number without quotes" if "got `str`" in said else remedy
 
 
-def better_is_lower(choice: Choice) -> bool:
-    return choice.direction == "minimise" if choice.direction else choice.metric in LOSSES
-
-
 def to_builtins(problem: Problem) -> dict[str, Any]:
     return dict(msgspec.to_builtins(problem))
 
@@ -219,8 +217,6 @@ def _faults(p: Problem) -> list[str]:
                 "with; state the least and the greatest value that can really occur"
             )
     faults += _group_faults(p)
-    if p.choice.direction and (p.choice.direction == "minimise") != (p.choice.metric in LOSSES):
-        faults.append(f"choice.direction {p.choice.direction} does not fit choice.metric {p.choice.metric}")
     return faults
 
 

@@ -48,14 +48,19 @@ class Registry:
 
     def version(self, number: int) -> Version:
         """A registered version by its number; raise LabError when there is none."""
+        version = self.find_version(number)
+        if version is None:
+            raise LabError(f"{self.model} has no version {number}", f"the versions are listed at {self.url}/#/models")
+        return version
+
+    def find_version(self, number: int) -> Version | None:
+        """A registered version by its number, or None when there is none."""
         try:
             answer = self._get("model-versions/get", name=self.model, version=str(number))
         except http.RefusedError as error:
             if error.code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-            raise LabError(
-                f"{self.model} has no version {number}", f"the versions are listed at {self.url}/#/models"
-            ) from error
+            return None
         return self._version(answer["model_version"])
 
     def find(self, fingerprint: str) -> Version | None:
@@ -84,7 +89,7 @@ class Registry:
         return self._version(answer["model_version"])
 
     def promote(self, version: Version) -> None:
-        """Point the alias at the version: the one write that changes what is served."""
+        """Point the alias at the version. Only `lab.champion` calls this, after the ledger has the decision."""
         self._post("registered-models/alias", {"name": self.model, "alias": ALIAS, "version": str(version.number)})
 
     def tag(self, version: Version, key: str, value: str) -> None:
@@ -98,13 +103,16 @@ class Registry:
         uri: str = self._get("runs/get", run_id=run_id)["run"]["info"]["artifact_uri"]
         return _artifact_path(uri)
 
+    def artifact_url(self, path: str) -> str:
+        """The address of a file under MLflow's artifact root."""
+        return f"{self.url}/api/2.0/mlflow-artifacts/artifacts/{quote(path)}"
+
     def download(self, version: Version) -> tuple[bytes, bytes]:
         """The package of a version: `card.json` and `model.onnx`, not yet verified."""
         return self._artifact(version, CARD_FILE, CARD_BYTES), self._artifact(version, MODEL_FILE, MODEL_BYTES)
 
     def _artifact(self, version: Version, name: str, most: int) -> bytes:
-        path = quote(f"{version.package_path}/{name}")
-        return http.request("GET", f"{self.url}/api/2.0/mlflow-artifacts/artifacts/{path}", most=most)
+        return http.request("GET", self.artifact_url(f"{version.package_path}/{name}"), most=most)
 
     def _version(self, raw: dict[str, Any]) -> Version:
         return Version(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from lab.errors import LabError
@@ -37,11 +39,22 @@ def client(settings: Settings) -> Any:
     )
 
 
-def ensure_bucket(settings: Settings) -> None:
-    """Make the bucket if it is missing; raise LabError when S3 does not let us."""
+@contextlib.contextmanager
+def errors(settings: Settings) -> Iterator[None]:
+    """Turn a failure of S3 within the `with` block into a LabError."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
+        yield
+    except (BotoCoreError, ClientError, ValueError) as error:
+        raise unavailable(settings, error) from error
+
+
+def ensure_bucket(settings: Settings) -> None:
+    """Make the bucket if it is missing; raise LabError when S3 does not let us."""
+    from botocore.exceptions import ClientError
+
+    with errors(settings):
         s3 = client(settings)
         try:
             s3.head_bucket(Bucket=settings["S3_BUCKET"])
@@ -49,8 +62,16 @@ def ensure_bucket(settings: Settings) -> None:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
                 raise
             s3.create_bucket(Bucket=settings["S3_BUCKET"])
-    except (BotoCoreError, ClientError, ValueError) as error:
-        raise unavailable(settings, error) from error
+
+
+def get(settings: Settings, key: str, most: int) -> bytes:
+    """The object `key` of the lab's bucket, of at most `most` bytes; raise LabError if it is missing or larger."""
+    with errors(settings):
+        answer = client(settings).get_object(Bucket=settings["S3_BUCKET"], Key=key)
+        body: bytes = answer["Body"].read(most + 1)
+    if len(body) > most:
+        raise LabError(f"{key} has more than {most / 2**20:g} MB", "see what has been stored there")
+    return body
 
 
 def unavailable(settings: Settings, error: Exception) -> LabError:

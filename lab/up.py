@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 
-from lab import containers, http, lock, pipeline, preflight, problem, settings, store
+from lab import containers, http, ledger, lock, pipeline, preflight, problem, settings, store
 from lab import engine as engines
 from lab.console import Progress, table
 from lab.engine import Engine
@@ -54,7 +55,7 @@ def up() -> None:
     else:
         progress.done("no champion yet: running the first pipeline")
         try:
-            engine.train(values, "")
+            engine.train(values, ["--by", ledger.person()])
         finally:
             pipeline.configure_dvc(values)  # a container knows S3 by another address
         champion = registry.champion()
@@ -99,12 +100,12 @@ def status() -> int:
     return 1 if _unwell(engine, values, states) else 0
 
 
-def train(metric: str) -> None:
-    """Run the pipeline and choose the champion."""
+def train(options: Sequence[str] = ()) -> None:
+    """Run the pipeline and choose the champion, with the options of `trainer choose`."""
     values = settings.load()
     engine = engines.present(values)
     try:
-        engine.train(values, metric)
+        engine.train(values, options)
     finally:
         pipeline.configure_dvc(values)  # a container knows S3 by another address
     if engine.outdated(values):

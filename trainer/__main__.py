@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from lab import errors, problem, settings
+from lab import errors, ledger, problem, settings
 from lab.problem import METRICS
 from trainer.store import Paths, write_json
 
@@ -48,12 +48,13 @@ def main(words: list[str] | None = None) -> int:
 
         train.train(values, stated, paths)
     elif arguments.command == "choose":
-        from trainer.choose import choose
+        from trainer.choose import Person, choose
 
         choice = stated.choice
         if arguments.metric:
-            choice = msgspec.structs.replace(choice, metric=arguments.metric, direction="")
-        choose(values, stated, paths, choice)
+            choice = msgspec.structs.replace(choice, metric=arguments.metric)
+        person = Person(arguments.by or ledger.person(), accept=arguments.accept, retry=arguments.retry)
+        choose(values, stated, paths, choice, person)
     else:
         from trainer.reproduce import reproduce
 
@@ -77,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--params", help="the problem; default: the setting PARAMS")
         if name == "choose":
             command.add_argument("--metric", choices=METRICS, help="instead of choice.metric")
+            command.add_argument("--accept", action="store_true", help="promote a candidate that would be held")
+            command.add_argument("--retry", action="store_true", help="let a recipe that was rolled back compete again")
+            command.add_argument("--by", default="", help="the person's name for the ledger; default: the user's")
         if name == "reproduce":
             command.add_argument("--version", type=int, required=True, help="number of the version")
     return parser

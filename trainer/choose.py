@@ -1,65 +1,97 @@
-"""Choose the champion: compare, decide, promote or reject, and enter it in the ledger."""
+"""Choose the champion: compare, decide, promote, hold or reject, and enter the decision in the ledger."""
 
 from __future__ import annotations
 
-import getpass
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 import msgspec
-import pandas as pd
 
-from lab import card as cards
-from lab import ledger, trial
+from lab import champion, ledger
+from lab.card import recipe_sha256
 from lab.errors import LabError
-from lab.http import RefusedError, UnreachableError
-from lab.problem import Candidate, Choice, Problem
+from lab.ledger import Ledger
+from lab.problem import Choice, Problem
 from lab.registry import PACKAGE, Registry, Version
 from lab.settings import Settings
-from trainer import lineage, report
-from trainer.cluster import backend
-from trainer.decide import Champion, Decision, decide, same_recipe
-from trainer.evaluate import evaluate, table
+from trainer import incumbent, lineage, report
+from trainer.decide import Decision, decide
 from trainer.ingest import md5
-from trainer.recipe import check_estimator
-from trainer.record import record
+from trainer.record import record, trainings
 from trainer.store import Paths, Result, read_results
 from trainer.train import dataset
 
-# The entry that promoted a version is kept with it, so that a ledger write that failed can be made up for.
-DECISION = "lab.decision"
+E = TypeVar("E", bound=ledger.Entry)
 
 
-def choose(settings: Settings, problem: Problem, paths: Paths, choice: Choice) -> Decision:
-    """Promote the best candidate, or reject it, or find that nothing is new.
+@dataclass(frozen=True)
+class Person:
+    """The person who runs the choice. `accept` promotes a held candidate; `retry` lets rolled-back recipes compete."""
 
-    Raises LabError when a service is away; then the champion is the one before, and running it again finishes
-    what was begun: the order is package, version, alias, ledger.
+    name: str
+    accept: bool = False
+    retry: bool = False
+
+
+def choose(settings: Settings, problem: Problem, paths: Paths, choice: Choice, person: Person) -> Decision:
+    """Promote the best candidate, hold or reject it, or find that nothing is new.
+
+    Raises LabError when a service is away or the ledger is damaged, and ConflictError when the champion changed
+    meanwhile. Running it again finishes what was begun: the order is package, version, ledger, alias.
     """
     frame = dataset(problem, paths)
     results = read_results(paths)
     _check_fresh(problem, paths, results)
-    registry = Registry(settings.mlflow_url, problem.name)
-    entries = ledger.read(settings, problem.name)
-    version = registry.champion()
-    if version:
-        _make_up_ledger(settings, version, entries)
-    champion = _champion(settings, problem, registry, version, results, frame) if version else None
+    registry, book = Registry(settings.mlflow_url, problem.name), Ledger(settings, problem.name)
+    listing = book.read()
+    if listing.damaged:
+        raise ledger.damage(listing.damaged)
+    version = champion.settle(book, registry)
+    package = incumbent.load(registry, version) if version else None
+    present = incumbent.on_present_data(settings, problem, package, results, frame) if package else None
     sound = {name: _sound(registry, result.fingerprint) for name, result in results.items()}
-    lost = {name for name, found in sound.items() if found is False}
+    lost = {name for name, registered in sound.items() if registered is False}
     runs = record(settings, problem, paths, frame, results, anew=lost)
-    comparison = report.compare_all(results, problem.evaluation.folds, choice.alpha)
+    comparison = report.compare_all(results, problem.evaluation.folds, choice)
     print(report.render(comparison, choice.metric))
-    lost_champion = version is not None and champion is None
-    decision = decide(results, champion, choice, problem.evaluation.folds, lost=lost_champion)
-    entry = _entry(problem, choice, decision, comparison, results[decision.candidate], version)
-    if decision.action == "rejected":
-        if not any(_repeats(entry, old) for old in entries):
-            ledger.write(settings, entry)
-    elif decision.action == "promoted":
-        name = decision.candidate
-        promoted = _promote(settings, registry, sound[name] or _register(registry, results[name], runs[name]), entry)
-        print(f"champion: {problem.name} version {promoted.number}")
-    print(f"{decision.action}: {decision.candidate} — {decision.reason}")
+    rolled_back = _rolled_back(listing.entries, results)
+
+    def holds(name: str) -> list[str]:
+        if package is None:
+            return []
+        return incumbent.holds(settings, problem, paths, registry, package, results[name], frame)
+
+    decision = decide(
+        results,
+        present,
+        choice,
+        problem.evaluation.folds,
+        lost=version is not None and package is None,
+        rolled_back={} if person.retry else rolled_back,
+        holds=holds,
+        accept=person.accept,
+    )
+    result, expected = results[decision.candidate], version.number if version else None
+    figures = msgspec.structs.replace(
+        decision.figures, comparison=comparison, trainings=trainings(settings, problem, result.data_md5)
+    )
+    decision = replace(decision, figures=figures)
+    if decision.action in ("promoted", "forced"):
+        kind: type[ledger.Promoted | ledger.Forced]
+        kind = ledger.Promoted if decision.action == "promoted" else ledger.Forced
+        entry = _entry(kind, person, registry.model, decision, result)
+        entry = msgspec.structs.replace(entry, retry=decision.candidate in rolled_back)
+        registered = sound[decision.candidate] or _register(registry, result, runs[decision.candidate])
+        _promote(book, registry, registered, expected, entry)
+    elif decision.action != "unchanged":
+        other: type[ledger.Held | ledger.Rejected]
+        other = ledger.Held if decision.action == "held" else ledger.Rejected
+        note = _entry(other, person, registry.model, decision, result)
+        note = msgspec.structs.replace(note, from_version=expected, to_version=expected)
+        if not any(_repeats(note, old) for old in listing.entries):
+            champion.note(book, registry, expected, note)
+    _report(decision)
     return decision
 
 
@@ -73,95 +105,51 @@ def _check_fresh(problem: Problem, paths: Paths, results: dict[str, Result]) -> 
         )
 
 
-def _champion(
-    settings: Settings,
-    problem: Problem,
-    registry: Registry,
-    version: Version,
-    results: dict[str, Result],
-    frame: pd.DataFrame,
-) -> Champion | None:
-    """The champion on the present folds: a candidate's own scores if it is one, else evaluated now.
-
-    None when its package is lost, altered or of another schema: it cannot be served either, and must not keep
-    another from being.
-    """
-    card = _card(registry, version)
-    if card is None:
-        print(f"note: the package of version {version.number}, the champion, is not sound; it is not compared with")
-        return None
-    folds = next((r.folds for r in results.values() if same_recipe(r.recipe, card.recipe)), None)
-    if folds is None:
-        recipe = card.recipe
-        try:
-            check_estimator(recipe.estimator)
-        except LabError as error:
-            print(f"note: candidates are not compared with version {version.number}, the champion: {error.message}")
-            return None
-        candidate = Candidate(estimator=recipe.estimator, settings=recipe.settings, grid=recipe.grid)
-        with backend(settings["DASK_SCHEDULER_ADDRESS"]):
-            folds = evaluate(problem, {recipe.candidate: candidate}, table(problem, frame))[recipe.candidate].folds
-    return Champion(card.recipe, card.lineage.fingerprint, folds)
+def _rolled_back(entries: Sequence[ledger.AnyEntry], results: dict[str, Result]) -> dict[str, str]:
+    """The candidates whose recipe was rolled back on these data and not promoted again by a person, with the reason."""
+    reasons = {}
+    for name, result in results.items():
+        for entry in entries:
+            if (entry.subject.recipe_sha256, entry.subject.data_md5) != (recipe_sha256(result.recipe), result.data_md5):
+                continue
+            if isinstance(entry, ledger.RolledBack):
+                reasons[name] = (
+                    f"its recipe was rolled back on these data by {entry.by} at {entry.at} ({entry.reason}); "
+                    "`make train RETRY=1` lets it compete again"
+                )
+            elif isinstance(entry, ledger.Promoted | ledger.Forced) and entry.retry:
+                reasons.pop(name, None)
+    return reasons
 
 
-def _entry(
-    problem: Problem,
-    choice: Choice,
-    decision: Decision,
-    comparison: list[dict[str, Any]],
-    result: Result,
-    champion: Version | None,
-) -> ledger.Entry:
-    return ledger.Entry(
-        at=ledger.now(),
-        decision="promoted" if decision.action == "promoted" else "rejected",
-        by=getpass.getuser(),
-        model=problem.name,
-        candidate=decision.candidate,
+def _entry(kind: type[E], person: Person, model: str, decision: Decision, result: Result) -> E:
+    subject = ledger.Subject(
+        candidate=result.recipe.candidate,
         fingerprint=result.fingerprint,
-        from_version=champion.number if champion else None,
-        to_version=champion.number if champion else None,
-        metric=choice.metric,
-        figures={**decision.figures, "comparison": comparison},
-        reason=decision.reason,
+        recipe_sha256=recipe_sha256(result.recipe),
+        data_md5=result.data_md5,
     )
+    return kind(by=person.name, model=model, reason=decision.reason, subject=subject, figures=decision.figures)
 
 
-def _repeats(entry: ledger.Entry, old: ledger.Entry) -> bool:
-    """Whether the same candidate was rejected for the same reason against the same champion before."""
-    return msgspec.structs.replace(entry, at=old.at, by=old.by) == old
-
-
-def _card(registry: Registry, version: Version) -> cards.Card | None:
-    """The card of a version if the API would serve it, else None. Raises LabError when the registry does not answer."""
-    try:
-        text, model = registry.download(version)
-        return trial.verify(registry.model, text, model)
-    except UnreachableError:
-        raise
-    except RefusedError as error:
-        if error.status != 404:
-            raise
-        return None
-    except LabError as error:
-        print(f"note: version {version.number} is not sound: {error.message}")
-        return None
+def _repeats(entry: ledger.Held | ledger.Rejected, old: ledger.AnyEntry) -> bool:
+    """Whether the same was decided for the same reason against the same champion before."""
+    return msgspec.structs.replace(entry, id=old.id, number=old.number, at=old.at, by=old.by) == old
 
 
 def _sound(registry: Registry, fingerprint: str) -> Version | Literal[False] | None:
     """The version made from a recipe: None when there is none, False when its package is not sound."""
     version = registry.find(fingerprint)
-    return version if version is None or _card(registry, version) else False
+    return version if version is None or incumbent.load(registry, version) else False
 
 
-def _promote(settings: Settings, registry: Registry, version: Version, entry: ledger.Entry) -> Version:
-    if _card(registry, version) is None:  # what will be served, read back before it is
+def _promote(
+    book: Ledger, registry: Registry, version: Version, expected: int | None, entry: ledger.Promoted | ledger.Forced
+) -> None:
+    if incumbent.load(registry, version) is None:  # what will be served, read back before it is
         raise LabError(f"the package of version {version.number} is not what was stored", "run `make train` again")
-    entry = msgspec.structs.replace(entry, to_version=version.number)
-    registry.tag(version, DECISION, _short(entry))
-    registry.promote(version)
-    ledger.write(settings, entry)
-    return version
+    champion.move(book, registry, version.number, expected, entry)
+    print(f"champion: {registry.model} version {version.number}")
 
 
 def _register(registry: Registry, result: Result, run_id: str) -> Version:
@@ -169,15 +157,11 @@ def _register(registry: Registry, result: Result, run_id: str) -> Version:
     return registry.register(run_id, path, {"fingerprint": result.fingerprint, "candidate": result.recipe.candidate})
 
 
-def _short(entry: ledger.Entry) -> str:
-    """The entry without its figures: a tag has little room."""
-    return msgspec.json.encode(msgspec.structs.replace(entry, figures={})).decode()
-
-
-def _make_up_ledger(settings: Settings, champion: Version, entries: list[ledger.Entry]) -> None:
-    """Write the entry of a promotion that was cut short between the alias and the ledger."""
-    if DECISION not in champion.tags:
-        return
-    entry = msgspec.json.decode(champion.tags[DECISION], type=ledger.Entry)
-    if not any(old.at == entry.at for old in entries):
-        ledger.write(settings, entry)
+def _report(decision: Decision) -> None:
+    for fault in decision.missed_floors:
+        print(f"warning: the champion in office does not reach a floor on these data: {fault}")
+    print(f"{decision.action}: {decision.candidate} — {decision.reason}")
+    if decision.action == "held":
+        print(
+            "  What to do: look at the new rows and labels; `make train ACCEPT=1` promotes the candidate all the same"
+        )

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from lab.card import Recipe
-from lab.problem import LOSSES, Choice
-from trainer.metrics import gain_of
+import msgspec
+
+from lab.card import Promise, Recipe, recipe_sha256
+from lab.ledger import Figures
+from lab.problem import LOSSES, Choice, Metric
 from trainer.report import ranked
+from trainer.significance import lead_of
 from trainer.store import Result
 
-Action = Literal["promoted", "rejected", "unchanged"]
+Action = Literal["promoted", "forced", "held", "rejected", "unchanged"]
+# The reasons why a person must decide on a promotion of the candidate of this name.
+Holds = Callable[[str], list[str]]
 
 
 @dataclass(frozen=True)
 class Champion:
-    """The present champion: its recipe's scores on the folds of the present data."""
+    """The present champion, with its recipe's scores and promises on the present data.
+
+    Where the recipe cannot be evaluated any more, `fault` says why, and there are no scores.
+    """
 
     recipe: Recipe
     fingerprint: str
-    folds: dict[str, list[float]]
+    data_md5: str
+    folds: Mapping[str, Sequence[float]]
+    promises: Mapping[str, Promise]
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -28,54 +40,122 @@ class Decision:
     action: Action
     candidate: str
     reason: str
-    figures: dict[str, Any]
+    figures: Figures
+    # The floors that the champion in office does not reach on the present data.
+    missed_floors: Sequence[str] = ()
 
 
 def same_recipe(a: Recipe, b: Recipe) -> bool:
-    return (a.estimator, a.settings, a.grid) == (b.estimator, b.settings, b.grid)
+    return recipe_sha256(a) == recipe_sha256(b)
 
 
-def obstacles(result: Result, choice: Choice) -> list[str]:
-    """Why a candidate may not be champion: no faithful ONNX, or a floor it does not reach."""
-    found = [result.refused] if result.refused else []
-    for metric, floor in choice.floors.items():
-        mean = result.mean(metric)
-        if mean > floor if metric in LOSSES else mean < floor:
-            found.append(f"{metric} {mean:.4f} does not reach the floor {floor:g}")
-    return found
+def missed_floors(promises: Mapping[str, Promise], floors: Mapping[Metric, float]) -> list[str]:
+    """A phrase for each floor that is not reached. A metric that is not a number reaches none."""
+    phrases = []
+    for metric, floor in floors.items():
+        value = promises[metric].value
+        if not (value <= floor if metric in LOSSES else value >= floor):
+            phrases.append(f"{metric} {value:.4f} does not reach the floor {floor:g}")
+    return phrases
 
 
 def decide(
-    results: dict[str, Result], champion: Champion | None, choice: Choice, folds: int, *, lost: bool = False
+    results: Mapping[str, Result],
+    champion: Champion | None,
+    choice: Choice,
+    folds: int,
+    *,
+    lost: bool = False,
+    rolled_back: Mapping[str, str] | None = None,
+    holds: Holds = lambda _: [],
+    accept: bool = False,
 ) -> Decision:
     """Compare the best candidate that may be champion with the present one.
 
-    A candidate of another recipe must be better by the corrected resampled t-test at `choice.alpha`; the
-    champion's own recipe, refitted on changed data, parameters or code, follows without a test, for on the
-    same folds it is the champion. Without a champion, or when its package is `lost`, there is no comparison.
+    A candidate may be champion when the API would serve it, it reaches the floors, and its recipe was not `rolled_back`
+    on these data (a reason by candidate). A candidate of another recipe must be better by the corrected resampled
+    t-test: at `choice.alpha` divided by the number of such candidates, and by `choice.delta`. A champion that does not
+    reach the floors itself is replaced without a test. A promotion over a champion is held for a person when `holds`
+    gives reasons; with `accept`, the person's promotion is forced. Without a champion, or when its package is `lost`,
+    there is nothing to compare with.
     """
-    barred = {name: why for name, result in results.items() if (why := obstacles(result, choice))}
+    barred = {
+        name: reasons
+        for name, result in results.items()
+        if (reasons := _obstacles(result, choice, (rolled_back or {}).get(name)))
+    }
     allowed = {name: result for name, result in results.items() if name not in barred}
-    figures: dict[str, Any] = {"barred": barred}
+    missed = missed_floors(champion.promises, choice.floors) if champion and champion.promises else []
+    figures = Figures(metric=choice.metric, alpha=choice.alpha, barred=barred)
     if not allowed:
         best = ranked(results, choice.metric)[0]
-        return Decision("rejected", best, f"no candidate may be champion: {'; '.join(barred[best])}", figures)
+        return Decision("rejected", best, f"no candidate may be champion: {'; '.join(barred[best])}", figures, missed)
     winner = ranked(allowed, choice.metric)[0]
-    score = f"{choice.metric} {allowed[winner].mean(choice.metric):.4f}"
+    figures = msgspec.structs.replace(figures, score=allowed[winner].mean(choice.metric))
     if champion is None:
         cause = "the champion's package is not sound" if lost else "first champion"
-        return Decision("promoted", winner, f"{cause}; best candidate by {score}", figures)
-    if allowed[winner].fingerprint == champion.fingerprint:
+        reason = f"{cause}; best candidate by {choice.metric} {allowed[winner].mean(choice.metric):.4f}"
+        return Decision("promoted", winner, reason, figures)
+    decision = replace(_against(champion, allowed, winner, choice, folds, figures, missed), missed_floors=missed)
+    return _hold(decision, allowed, champion, holds, accept) if decision.action == "promoted" else decision
+
+
+def _obstacles(result: Result, choice: Choice, rolled_back: str | None) -> list[str]:
+    """The reasons why a candidate may not be champion."""
+    refusals = [reason for reason in (result.refused, rolled_back) if reason]
+    return refusals + missed_floors(result.promises, choice.floors)
+
+
+def _against(
+    champion: Champion,
+    allowed: Mapping[str, Result],
+    winner: str,
+    choice: Choice,
+    folds: int,
+    figures: Figures,
+    missed: list[str],
+) -> Decision:
+    """The decision between `winner`, the best of the `allowed` candidates, and the champion."""
+    result = allowed[winner]
+    score = f"{choice.metric} {result.mean(choice.metric):.4f}"
+    if result.fingerprint == champion.fingerprint:
         return Decision("unchanged", winner, "same data, parameters and code as the champion", figures)
-    if same_recipe(allowed[winner].recipe, champion.recipe):
+    if same_recipe(result.recipe, champion.recipe):
         return Decision("promoted", winner, f"the champion's recipe, refitted; still the best by {score}", figures)
-    lead = gain_of(choice.metric, allowed[winner].folds[choice.metric], champion.folds[choice.metric], folds)
-    figures |= {"gain_over_champion": lead.gain, "p_value": lead.p_value}
-    versus = f"{score}, {lead.gain:+.4f} against the champion's recipe on the same folds, p = {lead.p_value:.4f}"
-    if lead.gain > 0 and lead.tells_apart(choice.alpha):
+    if champion.fault:
+        return Decision("promoted", winner, f"best candidate by {score}; {champion.fault}", figures)
+    alpha = choice.alpha / sum(not same_recipe(each.recipe, champion.recipe) for each in allowed.values())
+    lead = lead_of(choice.metric, result.folds[choice.metric], champion.folds[choice.metric], folds)
+    figures = msgspec.structs.replace(figures, gain=lead.gain, p_value=lead.p_value, alpha=alpha)
+    versus = (
+        f"{score}, {lead.gain:+.4f} against the champion's recipe on the same folds, p = {lead.p_value:.4f} "
+        f"(at most {alpha:g} and a lead of {choice.delta:g} are asked for)"
+    )
+    if missed:
+        reason = f"the champion does not reach its floors ({'; '.join(missed)}); best candidate by {versus}"
+        return Decision("promoted", winner, reason, figures)
+    if lead.is_shown(alpha, choice.delta):
         return Decision("promoted", winner, f"better than the champion: {versus}", figures)
-    for name, result in allowed.items():
-        if same_recipe(result.recipe, champion.recipe) and result.fingerprint != champion.fingerprint:
-            kept = f"{winner} is not shown to be better ({versus}); the champion's recipe is refitted"
-            return Decision("promoted", name, kept, figures)
+    for name, other in allowed.items():
+        if same_recipe(other.recipe, champion.recipe) and other.fingerprint != champion.fingerprint:
+            reason = f"{winner} is not shown to be better ({versus}); the champion's recipe is refitted"
+            return Decision("promoted", name, reason, figures)
     return Decision("rejected", winner, f"not shown to be better than the champion: {versus}", figures)
+
+
+def _hold(
+    decision: Decision, allowed: Mapping[str, Result], champion: Champion, holds: Holds, accept: bool
+) -> Decision:
+    """Hold a promotion over a champion for a person, if there is a reason to."""
+    reasons = [champion.fault] if champion.fault else []
+    if allowed[decision.candidate].data_md5 != champion.data_md5:
+        reasons += holds(decision.candidate)
+    if not reasons:
+        return decision
+    figures = msgspec.structs.replace(decision.figures, holds=reasons)
+    why = "; ".join(reasons)
+    if accept:
+        return replace(
+            decision, action="forced", figures=figures, reason=f"accepted, although {why}; {decision.reason}"
+        )
+    return replace(decision, action="held", figures=figures, reason=f"{why}; otherwise: {decision.reason}")

@@ -12,18 +12,26 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 from sklearn.impute import SimpleImputer
+from sklearn.metrics import get_scorer, make_scorer, recall_score
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from lab.errors import LabError
-from lab.problem import Candidate, Problem
+from lab.problem import METRICS, Candidate, Problem
 from trainer.cluster import CODE_SHA256, check_code
-from trainer.metrics import SCORERS, Floats, Ints, fold_metrics
+from trainer.metrics import Counts, Floats, Ints, counts_at, score_metrics, summed
+from trainer.threshold import allowed_misses, choose_threshold
 from trainer.warned import lines, recorded
 
 Split = tuple[Ints, Ints]
+# The scikit-learn scorer of each metric whose name is not a scorer's.
+SCORERS = {
+    "specificity": make_scorer(recall_score, pos_label=0),
+    "brier": get_scorer("neg_brier_score"),
+    "log_loss": get_scorer("neg_log_loss"),
+}
 # Scaling changes nothing for these, but their splits may lie on a value, and then rounding a scaled value to float32,
 # as ONNX does, sends it down the other branch.
 TREES = frozenset(
@@ -63,9 +71,14 @@ class Fold:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """`folds[metric]` has a score for each outer fold, `oof` (repeats, rows) probabilities."""
+    """`folds[metric]` has a score for each outer fold, `repeats` the counts at the folds' thresholds of each repeat.
+
+    The model and `oof`, the (repeats, rows) out-of-fold probabilities, are those of the grid point `best`. The scores
+    and counts are those of the search: the grid point of each fold was chosen without the fold.
+    """
 
     folds: dict[str, list[float]]
+    repeats: list[Counts]
     oof: Floats
     model: Pipeline
     best: dict[str, Any]
@@ -116,16 +129,37 @@ def evaluate(problem: Problem, candidates: dict[str, Candidate], data: Table) ->
     """
     folds = plan(problem, data)
     searches = {name: _search(problem, name, candidate) for name, candidate in candidates.items()}
-    jobs = [(name, search, data, fold, CODE_SHA256) for name, search in searches.items() for fold in folds]
+    outcomes = _run_all([(name, search, data, fold) for name, search in searches.items() for fold in folds])
+    searched = {name: outcomes[i * len(folds) : (i + 1) * len(folds)] for i, name in enumerate(searches)}
+    # The folds in which the search chose another grid point than on all rows are fitted once more, at that point.
+    missing = [
+        (name, fold)
+        for name, of_name in searched.items()
+        for fold, outcome in zip(folds, of_name, strict=True)
+        if outcome.best != of_name[-1].best
+    ]
+    fixed = {name: _fixed(search, searched[name][-1].best) for name, search in searches.items()}
+    refitted = _run_all([(name, fixed[name], data, fold) for name, fold in missing])
+    found = {(name, id(fold)): outcome for (name, fold), outcome in zip(missing, refitted, strict=True)}
+    _show_warnings([(name, o.warned) for name, of_name in searched.items() for o in of_name])
+    return {
+        name: _gathered(
+            problem,
+            data,
+            folds,
+            of_name,
+            [found.get((name, id(fold)), outcome) for fold, outcome in zip(folds, of_name, strict=True)],
+        )
+        for name, of_name in searched.items()
+    }
+
+
+def _run_all(jobs: list[tuple[str, GridSearchCV, Table, Fold]]) -> list[_Outcome]:
     try:
-        results = joblib.Parallel(n_jobs=-1)(joblib.delayed(_run)(*job) for job in jobs)
+        outcomes = joblib.Parallel(n_jobs=-1)(joblib.delayed(_run)(*job, CODE_SHA256) for job in jobs)
     except TimeoutError as error:  # Dask without workers
         raise LabError(f"the search waited too long: {error}", "start workers, or search on this machine") from error
-    _show_warnings([(job[0], result.warned) for job, result in zip(jobs, results, strict=True)])
-    return {
-        name: _gathered(problem, data, folds, results[i * len(folds) : (i + 1) * len(folds)])
-        for i, name in enumerate(searches)
-    }
+    return list(outcomes)
 
 
 def build(problem: Problem, name: str, candidate: Candidate) -> Pipeline:
@@ -161,9 +195,14 @@ def _search(problem: Problem, name: str, candidate: Candidate) -> GridSearchCV:
     return GridSearchCV(
         build(problem, name, candidate),
         {f"model__{key}": values for key, values in candidate.grid.items()},
-        scoring=SCORERS[problem.evaluation.tune_on],
+        scoring=SCORERS.get(problem.evaluation.tune_on, problem.evaluation.tune_on),
         error_score="raise",
     )
+
+
+def _fixed(search: GridSearchCV, best: dict[str, Any]) -> GridSearchCV:
+    """The search with one grid point left."""
+    return clone(search).set_params(param_grid={f"model__{key}": [value] for key, value in best.items()})
 
 
 def _parts(problem: Problem, data: Table, seed: int) -> list[Ints]:
@@ -234,11 +273,39 @@ def _show_warnings(given: list[tuple[str, list[str]]]) -> None:
             print(f"warning: candidates.{name}, {line}", flush=True)
 
 
-def _gathered(problem: Problem, data: Table, folds: list[Fold], results: list[_Outcome]) -> Evaluated:
+def _gathered(
+    problem: Problem, data: Table, folds: list[Fold], searched: list[_Outcome], fixed: list[_Outcome]
+) -> Evaluated:
+    nested, oof = (_out_of_fold(problem, data, folds, outcomes) for outcomes in (searched, fixed))
+    scores: dict[str, list[float]] = {}
+    counts: list[list[Counts]] = [[] for _ in nested]
+    for fold in folds[:-1]:
+        truth, probability = data.y[fold.test], nested[fold.repeat, fold.test]
+        at_threshold = counts_at(truth, probability, _threshold(problem, data, nested[fold.repeat], fold))
+        counts[fold.repeat].append(at_threshold)
+        for metric, score in {**score_metrics(truth, probability), **at_threshold.rates}.items():
+            scores.setdefault(metric, []).append(score)
+    return Evaluated(
+        folds={metric: scores[metric] for metric in METRICS},
+        repeats=[summed(each) for each in counts],
+        oof=oof,
+        model=searched[-1].model,
+        best=searched[-1].best,
+    )
+
+
+def _threshold(problem: Problem, data: Table, probability: Floats, fold: Fold) -> float:
+    """The threshold by the repeat's other folds.
+
+    Where these have too few positives to promise the recall, it misses none: all folds together may have enough.
+    """
+    truth = data.y[fold.train]
+    misses = max(allowed_misses(int(truth.sum()), problem.threshold.recall), 0)
+    return choose_threshold(truth, probability[fold.train], misses)
+
+
+def _out_of_fold(problem: Problem, data: Table, folds: list[Fold], outcomes: list[_Outcome]) -> Floats:
     oof = np.full((problem.evaluation.repeats, len(data.y)), np.nan)
-    scores: dict[str, list[float]] = {metric: [] for metric in SCORERS}
-    for fold, result in zip(folds[:-1], results[:-1], strict=True):
-        oof[fold.repeat, fold.test] = result.probability
-        for metric, score in fold_metrics(data.y[fold.test], result.probability).items():
-            scores[metric].append(score)
-    return Evaluated(folds=scores, oof=oof, model=results[-1].model, best=results[-1].best)
+    for fold, outcome in zip(folds[:-1], outcomes[:-1], strict=True):
+        oof[fold.repeat, fold.test] = outcome.probability
+    return oof

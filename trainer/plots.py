@@ -24,7 +24,7 @@ def draw_all(folder: Path, result: Result, truth: Ints, oof: Floats) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     y, p = np.tile(truth, len(oof)), oof.ravel()
-    name, threshold = result.recipe.candidate, result.operating.threshold
+    name, threshold = result.recipe.candidate, result.threshold
     draw: dict[str, Callable[[object], object]] = {
         "roc": lambda ax: RocCurveDisplay.from_predictions(y, p, name=name, ax=ax),
         "precision_recall": lambda ax: PrecisionRecallDisplay.from_predictions(y, p, name=name, ax=ax),

@@ -8,8 +8,8 @@ import warnings
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
-import msgspec
 import pandas as pd
 
 from lab import card as cards
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 FINGERPRINT = "lab.fingerprint"
+# The name of the run that has a run for each candidate below it.
+TRAINING = "training"
 
 
 def record(
@@ -62,6 +64,24 @@ def record(
         ) from error
 
 
+def trainings(settings: Settings, problem: Problem, data_md5: str) -> int:
+    """How many trainings MLflow holds on these data: each one is another chance to be the best by luck."""
+    base = f"{settings.mlflow_url}/api/2.0/mlflow"
+    experiment = http.get_json(f"{base}/experiments/get-by-name?{urlencode({'experiment_name': problem.name})}")
+    body = {
+        "experiment_ids": [experiment["experiment"]["experiment_id"]],
+        "filter": f"tags.`data.md5` = '{data_md5}' AND attributes.run_name = '{TRAINING}'",
+        "max_results": 1000,
+    }
+    url, count = f"{base}/runs/search", 0
+    while True:
+        answer = http.decode(url, http.request("POST", url, json=body))
+        count += len(answer.get("runs", []))
+        if not answer.get("next_page_token"):
+            return count
+        body["page_token"] = answer["next_page_token"]
+
+
 def _limit_waits() -> None:
     # MLflow's own defaults would wait for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -92,7 +112,7 @@ def _record_missing(
     dataset = mlflow.data.from_pandas(
         frame, source=shown, name=problem.name, targets=problem.target.column, digest=some.data_md5
     )
-    with mlflow.start_run(run_name="training", tags=source):
+    with mlflow.start_run(run_name=TRAINING, tags=source):
         mlflow.log_input(dataset, context="training")
         mlflow.log_params(
             {
@@ -153,8 +173,10 @@ def _log_metrics(result: Result) -> None:
     ]
     for metric in result.folds:
         rows += [Metric(metric, result.mean(metric), stamp, 0), Metric(f"{metric}.sd", result.sd(metric), stamp, 0)]
-    operating = msgspec.to_builtins(result.operating)
-    rows += [Metric(f"operating.{name}", value, stamp, 0) for name, value in operating.items()]
+    for metric, promise in result.promises.items():
+        promised = {"": promise.value, ".low": promise.low, ".high": promise.high}
+        rows += [Metric(f"promise.{metric}{end}", value, stamp, 0) for end, value in promised.items()]
+    rows += [Metric("threshold", result.threshold, stamp, 0)]
     mlflow.MlflowClient().log_batch(mlflow.active_run().info.run_id, metrics=rows)
 
 
@@ -177,9 +199,12 @@ def make_card(problem: Problem, result: Result, run_id: str, commit: str, dirty:
             for name, f in ((name, problem.features[name]) for name in result.features)
         ],
         classes=cards.Classes(negative=problem.target.negative.label, positive=problem.target.positive.label),
-        threshold=result.operating.threshold,
+        threshold=result.threshold,
         metrics={m: cards.Spread(mean=result.mean(m), sd=result.sd(m)) for m in result.folds},
-        operating=result.operating,
+        rows=result.rows,
+        prevalence=result.prevalence,
+        promises=result.promises,
+        calibration=result.calibration,
         feature_reference=result.feature_reference,
         score_reference=result.score_reference,
         self_test=result.self_test,

@@ -21,8 +21,9 @@ def histograms(problem: Problem, x: Floats) -> dict[str, Histogram]:
 
 
 def score_histogram(probability: Floats) -> Histogram:
-    """The distribution of the out-of-fold probabilities, in ten equal bins."""
-    return _histogram(probability.ravel(), np.linspace(0, 1, BINS + 1))
+    """The distribution of the out-of-fold probabilities of one repeat, shape (rows,), as the model would serve them."""
+    served = probability.astype(np.float32).astype(np.float64)
+    return _histogram(served, _quantile_edges(served, 0.0, 1.0))
 
 
 def self_test(x: Floats, probability: Floats) -> SelfTest:
@@ -40,12 +41,29 @@ def _edges(feature: Feature, values: Floats) -> Floats:
     """One bin a value for few whole numbers, else bins with equal shares of the rows."""
     if feature.type == "integer" and feature.max - feature.min < 2 * BINS:
         return np.arange(feature.min, feature.max + 2) - 0.5
-    inner = np.nanquantile(values, np.linspace(0, 1, BINS + 1)[1:-1])
-    return np.unique(np.concatenate([[feature.min], inner, [feature.max]]))
+    return _quantile_edges(values, feature.min, feature.max)
+
+
+def _quantile_edges(values: Floats, low: float, high: float) -> Floats:
+    """Edges of up to ten bins with about equal shares of `values`, of shape (rows,).
+
+    Each inner edge lies half-way between two values that occur, so that rounding moves no value into another bin. A
+    value that occurs often, such as a probability of 0, has a bin of its own.
+    """
+    distinct = np.unique(values[~np.isnan(values)])
+    middles = (distinct[:-1] + distinct[1:]) / 2
+    if not len(middles):
+        return np.array([low, high])
+    targets = np.nanquantile(values, np.linspace(0, 1, BINS + 1)[1:-1])
+    inner = middles[np.clip(np.searchsorted(distinct, targets, side="right") - 1, 0, len(middles) - 1)]
+    return np.unique(np.concatenate([[low], inner, [high]]))
 
 
 def _histogram(values: Floats, edges: Floats) -> Histogram:
     counts, _ = np.histogram(values[~np.isnan(values)], bins=edges)
     return Histogram(
-        edges=edges.tolist(), shares=(counts / len(values)).tolist(), missing=float(np.isnan(values).mean())
+        edges=edges.tolist(),
+        shares=(counts / len(values)).tolist(),
+        missing=float(np.isnan(values).mean()),
+        counts=counts.tolist(),
     )

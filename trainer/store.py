@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from lab.card import MODEL_FILE, Histogram, Operating, Recipe, SelfTest
+from lab.card import MODEL_FILE, Calibration, Histogram, Promise, Recipe, SelfTest
 from lab.errors import LabError
 from trainer.metrics import Floats, Ints
 
@@ -54,7 +55,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     packages: dict[str, str]
     features: list[str]
     folds: dict[str, list[float]]
-    operating: Operating
+    rows: int
+    prevalence: float
+    promises: dict[str, Promise]
+    calibration: Calibration | None
+    threshold: float
     refused: str
     model_sha256: str
     self_test: SelfTest
@@ -99,6 +104,14 @@ def read_results(paths: Paths) -> dict[str, Result]:
 
 
 def read_oof(folder: Path) -> tuple[Ints, Floats]:
-    """The truth, shape (rows,), and the out-of-fold probabilities, shape (repeats, rows)."""
-    rows = np.loadtxt(folder / OOF_FILE, delimiter=",", skiprows=1, ndmin=2)
+    """The truth, shape (rows,), and the out-of-fold probabilities, shape (repeats, rows), of a candidate's folder."""
+    return parse_oof((folder / OOF_FILE).read_bytes())
+
+
+def parse_oof(text: bytes) -> tuple[Ints, Floats]:
+    """As `read_oof`, from the bytes of the file; raise LabError when they are not of that form."""
+    try:
+        rows = np.loadtxt(io.BytesIO(text), delimiter=",", skiprows=1, ndmin=2)
+    except ValueError as error:
+        raise LabError(f"{OOF_FILE} cannot be read: {error}", "run `make train`") from error
     return rows[:, 0].astype(np.int64), rows[:, 1:].T

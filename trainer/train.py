@@ -20,9 +20,10 @@ from trainer.cluster import backend
 from trainer.evaluate import Evaluated, Table, evaluate, table
 from trainer.export import RefusedError, check_bounds, export, predict
 from trainer.ingest import md5
-from trainer.metrics import choose_threshold
+from trainer.promise import calibration, promises
 from trainer.record import make_card
 from trainer.store import Paths, Result, write_candidate, write_json
+from trainer.threshold import allowed_misses, check_recall, choose_threshold
 from trainer.validate import read, validate
 
 
@@ -35,6 +36,7 @@ def train(settings: Settings, problem: Problem, paths: Paths) -> None:
     """Train every candidate and write `models/`, the same bytes for the same inputs."""
     data = table(problem, dataset(problem, paths))
     data_md5 = md5(paths.dataset)
+    check_recall(int(data.y.sum()), problem.threshold.recall)
     with backend(settings["DASK_SCHEDULER_ADDRESS"]):
         evaluated = evaluate(problem, problem.candidates, data)
     if paths.candidates.exists():
@@ -43,7 +45,7 @@ def train(settings: Settings, problem: Problem, paths: Paths) -> None:
     for name, candidate in problem.candidates.items():
         result, model = finish(problem, name, candidate, evaluated[name], data, data_md5)
         write_candidate(paths.candidates / name, result, model, data.y, evaluated[name].oof)
-        summary[name] = {metric: round(result.mean(metric), 6) for metric in result.folds}
+        summary[name] = {metric: round(promise.value, 6) for metric, promise in result.promises.items()}
         print(f"{name}: {result.refused or 'trained, ONNX agrees with scikit-learn on every row'}", flush=True)
     write_json(paths.metrics, summary)
 
@@ -52,11 +54,12 @@ def finish(
     problem: Problem, name: str, candidate: Candidate, found: Evaluated, data: Table, data_md5: str
 ) -> tuple[Result, bytes]:
     """Choose the threshold, export, describe; the model is empty when it was refused."""
-    repeats = found.oof.shape[0]
-    operating = choose_threshold(data.y[None].repeat(repeats, 0), found.oof, problem.threshold.recall)
+    mean = found.oof.mean(axis=0)
+    misses = allowed_misses(int(data.y.sum()), problem.threshold.recall)
+    threshold = choose_threshold(data.y, mean, misses)
     model, refused = b"", ""
     try:
-        exported = export(found.model, data.x, operating.threshold, problem.name)
+        exported = export(found.model, data.x, threshold, problem.name)
         check_bounds(exported, *np.array([(f.min, f.max) for f in problem.features.values()]).T)
         model = exported
     except RefusedError as reason:
@@ -76,12 +79,16 @@ def finish(
         packages=lineage.packages(),
         features=list(problem.features),
         folds=found.folds,
-        operating=operating,
+        rows=len(data.y),
+        prevalence=float(data.y.mean()),
+        promises=promises(found.folds, found.repeats, len(data.y), problem.evaluation.folds),
+        calibration=calibration(data.y, mean),
+        threshold=threshold,
         refused=refused,
         model_sha256=hashlib.sha256(model).hexdigest(),
         self_test=reference.self_test(data.x, served),
         feature_reference=reference.histograms(problem, data.x),
-        score_reference=reference.score_histogram(found.oof),
+        score_reference=reference.score_histogram(found.oof[0]),
     )
     if fault := _refusal(problem, result, model):
         return msgspec.structs.replace(result, refused=fault, model_sha256=hashlib.sha256(b"").hexdigest()), b""
