@@ -25,7 +25,7 @@ BENCH := $(VENV_BENCH)/.bench-$(call sum,bench)
 DEV := $(VENV)/.dev-$(call sum,dev)-$(call sum,lab)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset train reproduce env dev test bench bench-serving load load-ui elk-smoke check format lock
+.PHONY: help up down status logs reset train simulate-gate reproduce env dev test bench bench-serving load load-ui elk-smoke check format lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -47,6 +47,9 @@ reset: $(SOME) ## stop, and remove the state after asking [YES=1]
 
 train: $(LAB) ## run the pipeline and choose the champion [METRIC=recall ACCEPT=1 RETRY=1]
 	@$(PY) -m lab train $(if $(METRIC),--metric $(METRIC)) $(if $(filter 1,$(ACCEPT)),--accept) $(if $(filter 1,$(RETRY)),--retry)
+
+simulate-gate: $(LAB) ## how often the gate holds wrong labels and promotes real revisions; takes half an hour [RUNS=100]
+	@$(PY) -m trainer.simulate --runs $(or $(RUNS),100)
 
 reproduce: $(LAB) ## rebuild a registered version and compare [VERSION=1]
 	@$(PY) -m lab reproduce --version $(or $(VERSION),$(error say which version: make reproduce VERSION=1))

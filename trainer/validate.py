@@ -27,6 +27,12 @@ def read(path: Path) -> pd.DataFrame:
     return frame.astype(object).mask(frame == "", None)
 
 
+def frame_of(columns: list[str], rows: list[list[str]]) -> pd.DataFrame:
+    """The frame that `read` gives for a dataset with these columns and rows."""
+    frame = pd.DataFrame(rows, columns=columns, dtype=str)
+    return frame.astype(object).mask(frame == "", None)
+
+
 def validate(problem: Problem, frame: pd.DataFrame) -> pd.DataFrame:
     """Give the dataset with typed columns: features as float64 (missing as NaN), target as 0 or 1.
 

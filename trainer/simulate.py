@@ -1,0 +1,126 @@
+"""How often the gate holds a promotion on changed data, by simulation on the worked example with fixed seeds.
+
+    python -m trainer.simulate [--runs 100] [--repeats 10]
+
+There are three questions. Is each real revision of the table promoted over the champion of the one before? Is a training
+held in which benign rows are labelled malignant? Is a training held whose newest group has flipped labels? A run trains
+the champion's recipe, cross-validation, threshold and export included, and asks `trainer.hold`; it needs no service.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from dataclasses import dataclass
+
+import joblib
+import msgspec
+import numpy as np
+
+from lab import problem, settings
+from lab.card import Card
+from lab.problem import Problem
+from trainer import hold, ingest
+from trainer.evaluate import Table, evaluate, table
+from trainer.metrics import Ints
+from trainer.record import make_card
+from trainer.train import finish
+from trainer.validate import frame_of, validate
+
+WRONG_ROWS, FLIPPED_SHARE = 5, 0.2
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training's rows and what came of them: enough to be the champion, or the candidate."""
+
+    data: Table
+    card: Card
+    model: bytes
+    scored: hold.Scored
+
+
+def revision(stated: Problem, until: str) -> tuple[Table, list[str]]:
+    """The arrays of the table as it was in the month `until`, and the ids of its rows."""
+    earlier = msgspec.structs.replace(stated, data=problem.Data(until=until))
+    frame = validate(earlier, frame_of(*ingest.ingest(earlier)))
+    return table(earlier, frame), [str(each) for each in frame[stated.id]]
+
+
+def train(stated: Problem, data: Table, ids: list[str]) -> Trained:
+    """Train the first candidate of the problem, as `make train` does."""
+    name, candidate = next(iter(stated.candidates.items()))
+    with joblib.parallel_config("sequential"):
+        scores = evaluate(stated, {name: candidate}, data)[name]
+    result, model = finish(stated, name, candidate, scores, data, "")
+    card = make_card(stated, result, "", "", False)
+    return Trained(data, card, model, hold.Scored(ids, scores.oof.mean(axis=0), result.threshold))
+
+
+def reasons(champion: Trained, candidate: Trained) -> list[str]:
+    present = hold.Rows(candidate.data.x, candidate.data.y)
+    return hold.reasons(champion.card, champion.model, champion.scored, present, candidate.scored)
+
+
+def relabelled(data: Table, rows: Ints) -> Table:
+    """The table with the other class in these rows."""
+    y = data.y.copy()
+    y[rows] = 1 - y[rows]
+    return Table(data.x, y, data.groups)
+
+
+def real_revisions(stated: Problem) -> list[tuple[str, list[str]]]:
+    """For each revision after the first, its month and the reasons to hold it against the one before."""
+    months = [group.month for group in stated.source.groups]
+    trained = joblib.Parallel(n_jobs=-1)(joblib.delayed(_train_revision)(stated, month) for month in months)
+    pairs = itertools.pairwise(trained)
+    return [(month, reasons(*pair)) for month, pair in zip(months[1:], pairs, strict=True)]
+
+
+def wrong_rows(stated: Problem, champion: Trained, seed: int) -> list[str]:
+    """The reasons to hold a training on the same rows, a few random benign ones of which are labelled malignant."""
+    benign = np.flatnonzero(champion.data.y == 0)
+    rows = np.random.default_rng(seed).choice(benign, WRONG_ROWS, replace=False)
+    return reasons(champion, train(stated, relabelled(champion.data, rows), list(champion.scored.ids)))
+
+
+def flipped_group(stated: Problem, champion: Trained, seed: int) -> list[str]:
+    """The reasons to hold a training on one group more than the champion's, a share of which has flipped labels."""
+    data, ids = revision(stated, stated.source.groups[-1].month)
+    new = np.arange(len(champion.data.y), len(data.y))
+    rows = np.random.default_rng(seed).choice(new, round(FLIPPED_SHARE * len(new)), replace=False)
+    return reasons(champion, train(stated, relabelled(data, rows), ids))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m trainer.simulate", description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--repeats", type=int, help="instead of evaluation.repeats")
+    arguments = parser.parse_args()
+    stated = with_repeats(problem.load(settings.ROOT / "params.yaml"), arguments.repeats)
+    for month, held in real_revisions(stated):
+        print(f"revision {month}: {'held: ' + '; '.join(held) if held else 'promoted'}", flush=True)
+    last, before = stated.source.groups[-1].month, stated.source.groups[-2].month
+    for title, question, champion in (
+        (f"{WRONG_ROWS} benign rows labelled malignant", wrong_rows, _train_revision(stated, last)),
+        (f"{FLIPPED_SHARE:.0%} of the newest group flipped", flipped_group, _train_revision(stated, before)),
+    ):
+        answers = joblib.Parallel(n_jobs=-1)(
+            joblib.delayed(question)(stated, champion, seed) for seed in range(arguments.runs)
+        )
+        print(f"{title}: held in {sum(map(bool, answers))} of {len(answers)} runs", flush=True)
+
+
+def with_repeats(stated: Problem, repeats: int | None) -> Problem:
+    """The problem with another number of repeats, if one is given."""
+    if repeats is None:
+        return stated
+    return msgspec.structs.replace(stated, evaluation=msgspec.structs.replace(stated.evaluation, repeats=repeats))
+
+
+def _train_revision(stated: Problem, month: str) -> Trained:
+    return train(stated, *revision(stated, month))
+
+
+if __name__ == "__main__":
+    main()
