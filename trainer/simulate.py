@@ -2,9 +2,10 @@
 
     python -m trainer.simulate [--runs 100] [--repeats 10]
 
-There are three questions. Is each real revision of the table promoted over the champion of the one before? Is a training
-held in which benign rows are labelled malignant? Is a training held whose newest group has flipped labels? A run trains
-the champion's recipe, cross-validation, threshold and export included, and asks `trainer.hold`; it needs no service.
+There are three questions. Is each real revision of the table promoted over the champion of the one before? Is a
+training held in which benign rows are labelled malignant? Is a training held whose newest group has flipped labels? A
+run trains the champion's recipe, with cross-validation, threshold and export, and asks `trainer.hold`. It needs no
+service.
 """
 
 from __future__ import annotations

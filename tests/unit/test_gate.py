@@ -19,7 +19,7 @@ from lab.errors import LabError
 from tests import hostile
 from tests.unit.results import CANCER, promise, recipe, result
 from tests.unit.test_trainer import typed
-from trainer import choose, decide, hold, incumbent
+from trainer import choose, decide, hold, incumbent, simulate
 from trainer.recipe import check_card
 
 # Ten pairs of folds each, the least that the test gives a verdict on.
@@ -206,6 +206,16 @@ def test_data_without_a_shared_row_cannot_be_compared():
 def test_an_id_that_occurs_twice_names_two_rows():
     """Rows are matched by their id and by which occurrence of it they are."""
     assert hold._keys(["a", "b", "a"]) == [("a", 0), ("b", 0), ("a", 1)]
+
+
+def test_wrong_labels_are_held_and_real_revisions_promoted():
+    """A short form of `make simulate-gate`: one repeat of the cross-validation, and few runs."""
+    stated = simulate.with_repeats(CANCER, 1)
+    assert [(month, held) for month, held in simulate.real_revisions(stated) if held] == []
+    groups = stated.source.groups
+    for question, month in ((simulate.wrong_rows, groups[-1].month), (simulate.flipped_group, groups[-2].month)):
+        trained = simulate.train(stated, *simulate.revision(stated, month))
+        assert all(question(stated, trained, seed) for seed in range(2))
 
 
 def test_a_champion_with_a_hostile_recipe_runs_nothing(tmp_path, capsys):
