@@ -43,8 +43,8 @@ class Reader:
 
     Files come in the order of their start, and a file's events in the order in which they were written. Files of
     several processes overlap in time, so that the whole is not sorted by timestamp. Fields that this code does not know
-    are left out. After the iteration, `broken` is the number of complete lines that were no event, and `unknown` the number of
-    those with a dataset or a kind of alert that this code does not know; both were skipped. A last line without a
+    are left out. After the iteration, `broken` is the number of complete lines that were no event, and `unknown` that
+    of lines with a dataset or a kind of alert that this code does not know; both were skipped. A last line without a
     newline was never acknowledged: it is skipped and not counted. Files that cannot hold an event of the period are not
     opened, so that their lines are not counted either.
     """
