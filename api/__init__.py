@@ -11,6 +11,7 @@ from flask import Flask, Request, Response
 from werkzeug.routing import MapAdapter
 
 from api import apm, edge, replies
+from api.alerts import Alerts
 from api.follower import Follower
 from api.gate import Gate
 from api.metrics import Metrics
@@ -41,7 +42,8 @@ def create_app(test_config: Mapping[str, str] | None = None) -> Flask:
     MLFLOW_TRACKING_URI and MODEL_NAME: the registry, and the model whose champion is served
     EVENTS_DIR: the folder of the event files
     EVENTS_DAYS and EVENTS_MB: the limits beyond which event files are deleted
-    KEEP_DIR: the folder in which the last good model is kept
+    ENVIRONMENT: the lab or release that events and traces name, by default laptop
+    KEEP_DIR: the folder in which the last good model is kept, and marks of the alerts that were written
     PACKAGE_DIR: the folder of the model that was built into the image, if any
     METRICS_DIR: the folder in which the workers put their counts together
     FOLLOW_SECONDS: the time between two looks at the champion alias
@@ -51,18 +53,21 @@ def create_app(test_config: Mapping[str, str] | None = None) -> Flask:
     config = os.environ if test_config is None else test_config
     app = Api(__name__, static_folder=None)
     app.url_map.merge_slashes = False  # it would redirect, to a URL
+    environment = config.get("ENVIRONMENT", "laptop")
     events = Writer(Path(config["EVENTS_DIR"]), "api", retention=_retention(config))
     registry = Registry(config["MLFLOW_TRACKING_URI"], config["MODEL_NAME"])
     metrics = Metrics(Path(config["METRICS_DIR"]))
     baked = Path(config["PACKAGE_DIR"]) if config.get("PACKAGE_DIR") else None
-    follower = Follower(registry, Path(config["KEEP_DIR"]), baked, events, metrics)
+    keep = Path(config["KEEP_DIR"])
+    alerts = Alerts(events, environment, keep, registry.model)
+    follower = Follower(registry, keep, baked, alerts, metrics)
     gate = Gate(config.get("API_KEY", ""), config.get("ALLOWED_HOSTS", ""))
     app.extensions |= {"follower": follower, "events": events, "gate": gate}
-    Routes(follower, events, metrics, keyed=bool(config.get("API_KEY"))).register(app)
+    Routes(follower, events, environment, metrics, keyed=bool(config.get("API_KEY"))).register(app)
     replies.register(app)
     if config.get("ELASTIC_APM_SERVER_URL"):
-        apm.start(app, follower)
-    app.wsgi_app = edge.wrap(app.wsgi_app, events, metrics, gate)  # type: ignore[method-assign,assignment]
+        apm.start(app, follower, environment)
+    app.wsgi_app = edge.wrap(app.wsgi_app, events, environment, metrics, gate)  # type: ignore[method-assign,assignment]
     metrics.start()
     follower.start(float(config.get("FOLLOW_SECONDS", "1")))
     # What is there now stays, and a request leaves next to no cycles: the collector need not run every tenth one.

@@ -10,13 +10,14 @@ from api.follower import Follower
 from api.trace import trace_id
 
 
-def start(app: Flask, follower: Follower) -> None:
+def start(app: Flask, follower: Follower, environment: str) -> None:
     """Send transactions to ELASTIC_APM_SERVER_URL; a thread of the agent's does, and no request waits for it."""
     import elasticapm
     from elasticapm.contrib.flask import ElasticAPM
 
     settings = {
         "SERVICE_NAME": os.environ.get("ELASTIC_APM_SERVICE_NAME", "api"),
+        "ENVIRONMENT": os.environ.get("ELASTIC_APM_ENVIRONMENT", environment),
         # It would ask the metadata addresses of three clouds, and the server for settings.
         "CLOUD_PROVIDER": os.environ.get("ELASTIC_APM_CLOUD_PROVIDER", "none"),
         "CENTRAL_CONFIG": os.environ.get("ELASTIC_APM_CENTRAL_CONFIG", "false"),

@@ -15,15 +15,16 @@ from typing import Any
 from uuid_utils import uuid4, uuid7
 
 from api.codec import MAX_RECORD, Body
-from api.environ import BEGUN, BODY, FAULT, FIELDS
+from api.environ import BEGUN, BODY, FAULT, FIELDS, OTHER_CLIENT, SOURCE
 from api.gate import ROUTES, Gate
 from api.metrics import Metrics
 from api.replies import broken, refused
 from api.trace import trace_id
-from lab.events import NotRecordedError, Request, Writer
+from lab.events import CLIENT, CLIENTS, UNKNOWN, NotRecordedError, Request, Writer
 
 # Bytes that a body may have: a record of a hundred features fits in the first, a batch of ten thousand in the second.
 LIMITS = {"/predict": MAX_RECORD, "/predict/batch": 16 * 2**20, "/feedback": 64 * 1024}
+_SOURCES: dict[str | None, str] = {None: CLIENT, **{name: name for name in CLIENTS}}
 _PLAIN = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
 # What OWASP's REST cheat sheet asks of an API; those for older browsers and for TLS are a load balancer's.
 _JSON = [*_PLAIN, ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")]
@@ -39,7 +40,7 @@ Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 log = logging.getLogger(__name__)
 
 
-def wrap(wsgi: Wsgi, events: Writer, metrics: Metrics, gate: Gate) -> Wsgi:
+def wrap(wsgi: Wsgi, events: Writer, environment: str, metrics: Metrics, gate: Gate) -> Wsgi:
     """Wrap the app in everything that this module adds to a request.
 
     Under a server with threads only the reading of bodies runs in parallel. The rest of each request runs under a lock:
@@ -58,7 +59,11 @@ def wrap(wsgi: Wsgi, events: Writer, metrics: Metrics, gate: Gate) -> Wsgi:
             answered = status[:3]
             return start_response(status, headers + (_DOCS if path.startswith("/docs") else _JSON), exc_info)
 
+        source = environ[SOURCE] = _SOURCES.get(environ.get("HTTP_X_CLIENT"), UNKNOWN)
         fault = gate(environ) or environ.get(FAULT)
+        # These requests are recorded with their source, and one of an unknown source must not pass for a patient.
+        if source == UNKNOWN and not fault and path in LIMITS:
+            fault = OTHER_CLIENT
         if not fault and BODY not in environ:
             environ[BODY] = _read(environ, LIMITS.get(path, 0))
         with turn:
@@ -71,7 +76,7 @@ def wrap(wsgi: Wsgi, events: Writer, metrics: Metrics, gate: Gate) -> Wsgi:
             took = perf_counter_ns() - begun
             metrics.request(route, answered, took)
         if answered >= "400":
-            _report(events, environ, route, int(answered), took)
+            _report(events, environment, environ, route, int(answered), took)
         return body
 
     return app
@@ -94,16 +99,18 @@ def _trace(parent: str) -> str:
     return str(uuid4().hex)
 
 
-def _report(events: Writer, environ: dict[str, Any], route: str, status: int, took: int) -> None:
+def _report(events: Writer, environment: str, environ: dict[str, Any], route: str, status: int, took: int) -> None:
     event = Request(
         timestamp=datetime.now(UTC),
         id=str(uuid7()),
         service="api",
+        environment=environment,
         trace_id=trace_id.get(),
         duration=took,
         method=environ["REQUEST_METHOD"][:20],
         route=route,
         status=status,
+        source=environ[SOURCE],
         fields=environ.get(FIELDS, []),
     )
     try:

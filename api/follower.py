@@ -8,18 +8,15 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
-from uuid_utils import uuid7
 
+from api.alerts import Alerts
 from api.metrics import Metrics
 from api.model import Model, load
 from lab.card import CARD_BYTES, MODEL_BYTES
 from lab.errors import LabError, from_os_error
-from lab.events import Alert, NotRecordedError, Writer
 from lab.http import RefusedError, UnreachableError
 from lab.registry import Registry, Version
 
@@ -54,14 +51,14 @@ class Follower:
     registry is away it is the one that was kept in `keep`, else the one that came with the image, in `baked`.
     """
 
-    def __init__(self, registry: Registry, keep: Path, baked: Path | None, events: Writer, metrics: Metrics) -> None:
+    def __init__(self, registry: Registry, keep: Path, baked: Path | None, alerts: Alerts, metrics: Metrics) -> None:
         self.registry = registry
         self.model: Model | None = None
         self.refused: Refused | None = None
         self.fault = "the registry was not asked yet"
         self._keep, self._lock = keep / kept_name(registry.model), keep / ".trial.lock"
         self._sources = [self._keep, *([baked / self._keep.name] if baked else [])]
-        self._events, self._metrics = events, metrics
+        self._alerts, self._metrics = alerts, metrics
         self._again = 0.0
         self._looked: float | None = None
         self._failing: Model | None = None
@@ -97,11 +94,11 @@ class Follower:
         return None if self._looked is None else time.monotonic() - self._looked
 
     def failed(self, model: Model, reason: str) -> None:
-        """Count a request for which `model` gave no probability; write an alert for the first one of each model."""
+        """Count a request for which `model` gave no probability; alert for the first one of each version."""
         self._metrics.failed()
         if self._failing is not model:
             self._failing = model
-            self._alert(f"version {model.version} is served and fails: {reason}", model_version=str(model.version))
+            self._alerts.failing(model.version, reason)
 
     def _serves(self, champion: Version) -> bool:
         """Whether this is what is served. What was kept has only its number from a registry, and that may have been
@@ -125,29 +122,15 @@ class Follower:
             raise
         except LabError as error:
             self._again = time.monotonic() + REFUSED_SECONDS
-            if self.refused is None or self.refused.version != champion.number:
+            refused = Refused(champion.number, error.message)
+            if self.refused != refused:
                 self._metrics.refused()
-                reason = f"version {champion.number} is refused: {error.message}"
-                self._alert(reason, refused_version=champion.number)
-            self.refused = Refused(champion.number, error.message)
+                self._alerts.refused(champion.number, error.message)
+            self.refused = refused
             raise
         self._serve(model)
         self.fault, self.refused, self._unsure = "", None, b""
         self._store(Kept(champion.number, *package))
-
-    def _alert(self, message: str, **about: Any) -> None:
-        alert = Alert(
-            timestamp=datetime.now(UTC),
-            id=str(uuid7()),
-            service="api",
-            message=message,
-            model_name=self.registry.model,
-            **about,
-        )
-        try:
-            self._events.write([alert])
-        except NotRecordedError as error:
-            log.warning("%s", error.message)
 
     def _serve(self, model: Model) -> None:
         self.model = model

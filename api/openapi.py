@@ -7,6 +7,7 @@ from typing import Any
 from api.codec import MAX_INSTANCES
 from api.model import Model
 from lab.card import Card, Feature
+from lab.events import CLIENTS
 
 PROBLEM = "application/problem+json"
 
@@ -39,7 +40,7 @@ def document(model: Model, *, keyed: bool) -> dict[str, Any]:
 
 def _paths() -> dict[str, Any]:
     refusals = {
-        "400": _problem("The body is not what is asked for."),
+        "400": _problem("The body or X-Client is not what is asked for."),
         "413": _problem("The body is too large."),
         "415": _problem("The body is not sent as application/json, or has a Content-Encoding."),
         "422": _problem("Fields are wrong; `errors` names every one, up to 100."),
@@ -72,6 +73,15 @@ def _paths() -> dict[str, Any]:
 def _post(summary: str, body: str, status: str, answer: str, refusals: dict[str, Any]) -> dict[str, Any]:
     return {
         "summary": summary,
+        "parameters": [
+            {
+                "name": "X-Client",
+                "in": "header",
+                "required": False,
+                "description": "Where the request comes from. A client that sends patients leaves it out.",
+                "schema": {"enum": list(CLIENTS)},
+            }
+        ],
         "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(body)}}},
         "responses": {status: _json("Done.", answer), **refusals},
     }

@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 from api import environ
 from api.codec import InvalidError
 from api.trace import trace_id
-from lab.events import NotRecordedError
+from lab.events import CLIENTS, NotRecordedError
 from lab.package import ModelError
 
 JSON = "application/json"
@@ -62,6 +62,11 @@ _REFUSALS = {
     ),
     environ.NO_KEY: (401, "Unauthorized", "send the key in X-API-Key"),
     environ.NO_ROUTE: (404, "Not Found", "this path does not exist: GET /openapi.json lists the paths"),
+    environ.OTHER_CLIENT: (
+        400,
+        "Bad Request",
+        f"X-Client has a value that is not known: send {', '.join(CLIENTS)}, or no such header",
+    ),
     environ.LATE: (408, "Request Timeout", "the body did not arrive in time: send it again, without pauses"),
     environ.BUSY: (503, "Busy", "the server has too many large requests at this moment: send it again later"),
 }

@@ -17,7 +17,7 @@ from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from api import codec, edge, openapi
 from api.codec import Body, Records
-from api.environ import BEGUN, BODY
+from api.environ import BEGUN, BODY, SOURCE
 from api.follower import Follower
 from api.metrics import Metrics
 from api.model import Model
@@ -38,6 +38,7 @@ class Routes:
 
     follower: Follower
     events: Writer
+    environment: str
     counts: Metrics
     keyed: bool
 
@@ -88,8 +89,10 @@ class Routes:
             timestamp=datetime.now(UTC),
             id=str(uuid7()),
             service="api",
+            environment=self.environment,
             trace_id=trace_id.get(),
             prediction_id=prediction_id,
+            source=request.environ[SOURCE],
             label=label,
         )
         self.events.write([event])
@@ -155,15 +158,18 @@ class Routes:
             raise
         name, threshold, version, trace = model.card.problem, model.card.threshold, str(model.version), trace_id.get()
         now, took = datetime.now(UTC), perf_counter_ns() - environ[BEGUN]
+        source, environment = environ[SOURCE], self.environment
         answers = [
             Prediction(
                 timestamp=now,
                 id=str(uuid7()),
                 service="api",
+                environment=environment,
                 trace_id=trace,
                 duration=took,
                 model_name=name,
                 model_version=version,
+                source=source,
                 label=model.label(probability),
                 probability=probability,
                 threshold=threshold,

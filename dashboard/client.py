@@ -19,7 +19,9 @@ def model() -> dict[str, Any]:
 def predict(record: dict[str, float | None]) -> dict[str, Any]:
     """The API's answer for one record; raise LabError when it refuses or does not answer."""
     url = f"{os.environ['API_URL']}/predict"
-    answer: dict[str, Any] = msgspec.json.decode(http.request("POST", url, json=record, timeout=5, key=_key()))
+    answer: dict[str, Any] = msgspec.json.decode(
+        http.request("POST", url, json=record, timeout=5, key=_key(), client="dashboard")
+    )
     return answer
 
 

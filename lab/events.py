@@ -3,7 +3,7 @@
 Each process appends to a file of its own, with one `write` per call, before it acknowledges anything. Acknowledged
 events are therefore on disk whichever process is killed. Only an unacknowledged line can be cut; such a line is the
 last of its file and has no newline. A process starts a new file when its file has grown to `LIMIT` or is a day old. No
-file name is used twice. Closed files are deleted after some time (`lab.retention`).
+file name is used twice. Closed files are deleted after some time (`lab.retention`). `lab.event_reader` reads the files.
 
 A reader that must see every event keeps a file `<reader>.checkpoint` in the folder. The checkpoint lists the event
 files that the reader no longer needs, one name per line; the reader replaces the checkpoint atomically. While there are
@@ -19,10 +19,10 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import msgspec
 
@@ -31,9 +31,17 @@ from lab.retention import SUFFIX, Retention, hold, prune
 from lab.retention import is_open as is_open
 
 ECS_VERSION = "9.1.0"
-# All datasets. Logstash, Elasticsearch's templates and Kibana's data views list the same ones. No code writes
-# `lab.decision` yet.
+# All datasets. Logstash, Elasticsearch's templates and Kibana's data views list the same ones.
 DATASETS = ("lab.prediction", "lab.feedback", "lab.request", "lab.decision", "lab.alert")
+DATASET = "event.dataset"
+# Values of `source`. A request without X-Client comes from a client; only clients count as patients. The header has one
+# of CLIENTS otherwise. An event that does not say where its request comes from counts as UNKNOWN: one written by
+# earlier code, or for a request whose X-Client was refused.
+CLIENT, UNKNOWN = "client", "unknown"
+CLIENTS = ("dashboard", "loadtest", "demo")
+Kind = Literal["model_refused", "model_failing", "below_floor", "drift", "promise_broken"]
+# The time in a file's name, in UTC: when the file was begun.
+STARTED = "%Y%m%dT%H%M%S.%f"
 LIMIT, LIMIT_SECONDS = 64 * 2**20, 86_400.0
 # A writer deletes old files when it opens a new one, and besides that once in this time.
 PRUNE_SECONDS = 60.0
@@ -45,7 +53,7 @@ NAMES = {
     "timestamp": "@timestamp",
     "ecs_version": "ecs.version",
     "service": "service.name",
-    "dataset": "event.dataset",
+    "environment": "service.environment",
     "id": "event.id",
     "duration": "event.duration",
     "trace_id": "trace.id",
@@ -55,67 +63,92 @@ NAMES = {
     "route": "url.path",
     "model_name": "labels.model_name",
     "model_version": "labels.model_version",
+    "source": "labels.source",
     "prediction_id": "lab.prediction_id",
     "label": "lab.label",
     "probability": "lab.probability",
     "threshold": "lab.threshold",
     "features": "lab.features",
     "fields": "lab.fields",
-    "refused_version": "lab.refused_version",
+    "kind": "lab.kind",
+    "figures": "lab.figures",
+    "decision": "lab.decision",
+    "number": "lab.number",
+    "from_version": "lab.from_version",
+    "to_version": "lab.to_version",
+    "reason": "event.reason",
 }
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, rename=NAMES):
-    """What every event has. `timestamp` is in UTC; no event holds anything that names a person."""
+class Event(msgspec.Struct, frozen=True, kw_only=True, rename=NAMES, tag_field=DATASET):
+    """The fields of every event. `timestamp` is in UTC; no event holds anything that names a person.
 
-    timestamp: datetime
+    `environment` says which lab or release wrote the event: laptop, staging or production; earlier code left it out.
+    """
+
+    timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
     id: str
-    dataset: str
     service: str
+    environment: str = ""
     trace_id: str = ""
     ecs_version: str = ECS_VERSION
 
 
-class Prediction(Event, frozen=True, kw_only=True):
+class Prediction(Event, frozen=True, kw_only=True, tag="lab.prediction"):
     """One record answered. `duration` is of the whole request up to here, in ns; `features` are those sent, by name."""
 
-    dataset: Literal["lab.prediction"] = "lab.prediction"
     duration: int
     model_name: str
     model_version: str
+    source: str = UNKNOWN
     label: str
     probability: float
     threshold: float
     features: Any
 
 
-class Feedback(Event, frozen=True, kw_only=True):
+class Feedback(Event, frozen=True, kw_only=True, tag="lab.feedback"):
     """The true class of an earlier prediction, as somebody reported it."""
 
-    dataset: Literal["lab.feedback"] = "lab.feedback"
     prediction_id: str
+    source: str = UNKNOWN
     label: str
 
 
-class Request(Event, frozen=True, kw_only=True):
+class Request(Event, frozen=True, kw_only=True, tag="lab.request"):
     """A request that was not answered with success. `fields` are the model's features that were wrong in it."""
 
-    dataset: Literal["lab.request"] = "lab.request"
     duration: int
     method: str
     route: str
     status: int
+    source: str = UNKNOWN
     fields: list[str] = []
 
 
-class Alert(Event, frozen=True, kw_only=True):
-    """A fault that a person should look at: a version was refused, or the served version fails."""
+class Decision(Event, frozen=True, kw_only=True, tag="lab.decision"):
+    """An entry of the ledger: its kind, its number, and the versions before and after it.
 
-    dataset: Literal["lab.alert"] = "lab.alert"
+    The entry says who decided; the event does not, because no event names a person.
+    """
+
+    decision: str
+    number: int
+    model_name: str
+    from_version: int | None = None
+    to_version: int | None = None
+    reason: str
+    figures: dict[str, float] = {}
+
+
+class Alert(Event, frozen=True, kw_only=True, tag="lab.alert"):
+    """A fault that a person should look at; `model_version` is the version at fault, `figures` those that show it."""
+
+    kind: Kind
     message: str
     model_name: str
-    model_version: str | msgspec.UnsetType = msgspec.UNSET
-    refused_version: int | msgspec.UnsetType = msgspec.UNSET
+    model_version: str
+    figures: dict[str, float] = {}
 
 
 class NotRecordedError(LabError):
@@ -127,7 +160,10 @@ RETENTION = Retention()
 
 
 class Writer:
-    """Appends events of `service` to files in `folder`; safe for threads, one for each process."""
+    """Appends events of `service` to files in `folder`; safe for threads, one for each process.
+
+    A process that writes a few events and ends uses it as a context manager, which closes the file.
+    """
 
     def __init__(self, folder: Path, service: str, limit: int = LIMIT, retention: Retention = RETENTION) -> None:
         self._folder, self._service, self._limit, self._retention = folder, service, limit, retention
@@ -136,6 +172,17 @@ class Writer:
         self._identity = (0, 0)
         self._size = 0
         self._opened = self._pruned = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; the next event would begin a new one."""
+        with self._lock:
+            self._close()
 
     def write(self, events: Sequence[Event]) -> None:
         """Append the events, all or none; raise NotRecordedError when there is no room or no right to."""
@@ -178,7 +225,7 @@ class Writer:
     def _open(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._prune()
-        name = f"{self._service}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{os.getpid()}{SUFFIX}"
+        name = f"{self._service}-{datetime.now(UTC):{STARTED}}-{os.getpid()}{SUFFIX}"
         self._path = str(self._folder / name)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         part = f"{self._path}.part"
@@ -196,12 +243,3 @@ class Writer:
     def _prune(self) -> None:
         self._pruned = time.monotonic()
         prune(self._folder, self._retention)
-
-
-def read(folder: Path) -> Iterator[dict[str, Any]]:
-    """Every recorded event of the folder, file by file; a last line without a newline was never acknowledged."""
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
-        with path.open("rb") as file:
-            for line in file:
-                if line.endswith(b"\n"):
-                    yield msgspec.json.decode(line)

@@ -47,10 +47,13 @@ def request(
     json: Any = None,
     body: bytes | None = None,
     key: str = "",
+    client: str = "",
     timeout: float = READ_SECONDS,
     most: int = MOST_BYTES,
 ) -> bytes:
-    """Send a request, with `key` as X-API-Key, and give the body of a 2xx answer of at most `most` bytes.
+    """Send a request and give the body of a 2xx answer of at most `most` bytes.
+
+    `key` is sent as X-API-Key and `client` as X-Client, unless empty.
 
     Raises UnreachableError, RefusedError or TooLargeError otherwise.
     """
@@ -58,6 +61,8 @@ def request(
     headers = {"Content-Type": "application/json"} if json is not None else {}
     if key:
         headers["X-API-Key"] = key
+    if client:
+        headers["X-Client"] = client
     if json is not None:
         body = msgspec.json.encode(json)
     try:

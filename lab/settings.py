@@ -53,6 +53,7 @@ SETTINGS = (
     Setting("API_KEY", "", "the key that a client of the API must send in X-API-Key; empty: no key", hidden=True),
     Setting("EVENTS_DAYS", "90", "an event file is deleted this many days after its last event"),
     Setting("EVENTS_MB", "2000", "limit for all event files together, in MB; the oldest are deleted first"),
+    Setting("ENVIRONMENT", "laptop", "which lab or release writes events and traces: laptop, staging or production"),
     Setting("ELASTIC_APM_SERVER_URL", "", "the APM Server that the API sends its traces to; empty: none"),
     Setting("DASHBOARD_PORT", "8501", "the dashboard"),
     Setting("MLFLOW_PORT", "5000", "MLflow: runs, metrics, registry"),

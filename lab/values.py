@@ -24,6 +24,7 @@ _PATTERNS = {
     "AWS_EMULATOR_SECRET_KEY": (r"\S{16,}", "16 or more characters without a space"),
     "POSTGRES_PASSWORD": (r"[A-Za-z0-9._~-]+", "letters, digits or characters of ._~-"),
     "API_KEY": (r"([!-~]([ -~]*[!-~])?)?", "ASCII, with no space at either end: it is sent in a header"),
+    "ENVIRONMENT": (r"laptop|staging|production", "laptop, staging or production"),
     "COMPOSE_PROJECT_NAME": (r"([a-z0-9][a-z0-9_-]*)?", "lower-case letters, digits, _ and -, a letter or digit first"),
     "KIBANA_ENCRYPTION_KEY": (r".{32,}", "32 or more characters"),
 }

@@ -28,7 +28,9 @@ VALUES = settings.load()
 ROWS = rows.load(VALUES)[1]
 # Encoded once: Locust has enough to do.
 RECORDS = [(msgspec.json.encode(row.record), row.label) for row in ROWS]
-HEADERS = {"Content-Type": "application/json"} | ({"X-API-Key": VALUES["API_KEY"]} if VALUES["API_KEY"] else {})
+HEADERS = {"Content-Type": "application/json", "X-Client": "loadtest"} | (
+    {"X-API-Key": VALUES["API_KEY"]} if VALUES["API_KEY"] else {}
+)
 
 
 @events.quitting.add_listener

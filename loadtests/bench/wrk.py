@@ -46,7 +46,7 @@ def run(url: str, bodies: Path, seconds: int, key: str) -> Figures:
 
 
 def _once(url: str, bodies: Path, key: str) -> Figures:
-    headers = ["-H", "Content-Type: application/json", "-H", f"X-API-Key: {key}"]
+    headers = ["-H", "Content-Type: application/json", "-H", f"X-API-Key: {key}", "-H", "X-Client: loadtest"]
     limits = ["-t1", f"-c{CONNECTIONS}", f"-d{RUN_SECONDS}s", "--timeout", "10s"]
     command = ["wrk", *limits, *headers, "-s", str(SCRIPT), url, "--", str(bodies)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

@@ -24,12 +24,12 @@ import psutil
 import pytest
 import urllib3
 
-from lab import events
 from lab.card import CARD_FILE, MODEL_FILE
 from lab.registry import Registry, Version
 from lab.settings import ROOT
 from tests.conftest import free_port
 from tests.lab.page import browser, page  # noqa: F401
+from tests.recorded import written
 from tests.unit.conftest import package  # noqa: F401
 
 WORKERS = 2
@@ -87,7 +87,7 @@ class Api:
         return []
 
     def events(self) -> list[dict[str, Any]]:
-        return list(events.read(self.folder / "events"))
+        return written(self.folder / "events")
 
     def metric(self, name: str) -> float:
         text = self.ask("GET", "/metrics")[1].decode()

@@ -19,11 +19,11 @@ import psutil
 import pytest
 import urllib3
 
-from lab import events
 from lab.registry import Registry, Version
 from lab.services import SERVICES
 from tests.conftest import own_processes
 from tests.lab.conftest import BENIGN, Load, eventually, store
+from tests.recorded import written
 
 CANCER = "breast-cancer-wisconsin"
 
@@ -121,7 +121,7 @@ def test_a_killed_worker_loses_nothing(lab):
             assert eventually(lambda v=victim: v not in _workers(lab))
         before = len(load.answers)
         assert eventually(lambda: len(load.answers) > before + 20)
-    recorded = {event["event.id"] for event in events.read(lab.root / ".lab" / "events")}
+    recorded = {event["event.id"] for event in written(lab.root / ".lab" / "events")}
     assert {answer["id"] for answer in load.answers} <= recorded
     assert len(load.answers) > 400
 
@@ -183,7 +183,9 @@ def test_an_unsound_package_is_refused(serve, versions, fault):
         assert api.ready()["version"] == first.number
         assert api.ask("POST", "/predict", BENIGN)[1]["model"]["version"] == first.number
     alerts = [event for event in api.events() if event["event.dataset"] == "lab.alert"]
-    assert {alert["lab.refused_version"] for alert in alerts} == {bad.number}
+    assert [(alert["lab.kind"], alert["labels.model_version"]) for alert in alerts] == [
+        ("model_refused", str(bad.number))
+    ], "one alert, although each worker refused it"
     registry.promote(second)
     assert eventually(lambda: api.ready().get("version") == second.number)
     assert eventually(lambda: api.ready().get("refused") is None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lab import events
+from tests.recorded import written
 
 
 def test_locust_loads_every_route_and_none_fails(lab):
@@ -26,7 +26,7 @@ def test_locust_loads_every_route_and_none_fails(lab):
 
 def _counted(lab) -> dict[str, int]:
     found: dict[str, int] = {}
-    for event in events.read(lab.root / ".lab" / "events"):
+    for event in written(lab.root / ".lab" / "events"):
         found[event["event.dataset"]] = found.get(event["event.dataset"], 0) + 1
     return found
 

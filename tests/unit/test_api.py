@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -10,20 +11,22 @@ import msgspec
 import pytest
 
 from api import create_app
+from api.alerts import Alerts
 from api.bake import bake
 from api.connections import CONNECTIONS
 from api.trace import TraceFilter, trace_id
-from lab import events
 from lab.errors import LabError
+from lab.events import Writer
 from lab.registry import Version
 from lab.settings import ROOT
+from tests.recorded import written
 
 GOOD = {"a": 1, "b": 0.5}
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 def recorded(settings) -> list[dict]:
-    return list(events.read(Path(settings["EVENTS_DIR"])))
+    return written(Path(settings["EVENTS_DIR"]))
 
 
 def test_a_prediction_is_recorded_as_answered(client, settings):
@@ -81,6 +84,48 @@ def test_what_fails_is_a_problem(client, settings, call, status):
     assert event["lab.fields"] == (["a"] if status == 422 else [])
     if status == 405:
         assert "POST" in answer.headers["Allow"]
+
+
+@pytest.mark.parametrize("source", ["client", "dashboard", "loadtest", "demo"])
+def test_events_say_where_a_request_comes_from_and_which_lab_wrote_them(settings, source):
+    """Without X-Client it is a client; predictions, feedback and failed requests have it."""
+    client = create_app({**settings, "ENVIRONMENT": "staging"}).test_client()
+    headers = {} if source == "client" else {"X-Client": source}
+    found = client.post("/predict", json=GOOD, headers=headers).json["id"]
+    client.post("/feedback", json={"prediction_id": found, "label": "yes"}, headers=headers)
+    client.post("/predict", json={}, headers=headers)
+    said = [(event["labels.source"], event["service.environment"]) for event in recorded(settings)]
+    assert said == [(source, "staging")] * 3
+
+
+@pytest.mark.parametrize("value", ["", "client", "Dashboard", "demo, demo", "Jane"])
+def test_an_unknown_client_is_refused_and_does_not_pass_for_a_patient(client, settings, value):
+    """400 names the known values, OpenAPI too; the value is not recorded."""
+    answer = client.post("/predict", json=GOOD, headers={"X-Client": value})
+    assert (answer.status_code, answer.content_type) == (400, "application/problem+json")
+    (event,) = recorded(settings)
+    assert (event["event.dataset"], event["labels.source"]) == ("lab.request", "unknown")
+    (header,) = client.get("/openapi.json").json["paths"]["/predict"]["post"]["parameters"]
+    assert header["name"] == "X-Client"
+    assert all(name in answer.json["detail"] for name in header["schema"]["enum"])
+
+
+def test_workers_write_one_alert_for_each_version_and_reason(tmp_path):
+    """Twenty at once, and after a restart; another reason and a version that is served and fails are other alerts."""
+
+    def find(_: int) -> None:
+        writer = Writer(tmp_path / "events", "api")
+        alerts = Alerts(writer, "laptop", tmp_path / "keep", "small")
+        alerts.refused(5, "cut")
+        alerts.refused(5, "hostile")
+        alerts.failing(5, "nan")
+        alerts.failing(5, "2.0")
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(find, range(20)))
+    find(0)
+    kinds = sorted(event["lab.kind"] for event in written(tmp_path / "events"))
+    assert kinds == ["model_failing", "model_refused", "model_refused"]
 
 
 def test_no_name_that_a_client_sends_is_recorded(client, settings):

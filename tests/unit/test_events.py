@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lab import events
+from tests.recorded import written
 
 
 def feedback(number: int) -> events.Feedback:
@@ -21,7 +22,7 @@ def feedback(number: int) -> events.Feedback:
 
 
 def ids(folder: Path) -> set[str]:
-    return {event["event.id"] for event in events.read(folder)}
+    return {event["event.id"] for event in written(folder)}
 
 
 def test_threads_write_whole_lines_over_several_files(tmp_path):

@@ -17,12 +17,13 @@ import pytest
 
 from api import create_app
 from api.bake import bake
-from lab import events, package, trial
+from lab import package, trial
 from lab.errors import LabError
 from lab.http import TooLargeError, UnreachableError
 from lab.registry import Version
 from lab.settings import ROOT
 from tests import corpus, hostile
+from tests.recorded import written
 
 GOOD = {"a": 1.0, "b": 0.5}
 
@@ -67,7 +68,7 @@ def served(tmp_path_factory):
 
 
 def alerts(folder: Path) -> list[dict]:
-    return [event for event in events.read(folder / "EVENTS") if event["event.dataset"] == "lab.alert"]
+    return [event for event in written(folder / "EVENTS") if event["event.dataset"] == "lab.alert"]
 
 
 @pytest.mark.parametrize("name", corpus.PACKAGES)
@@ -81,7 +82,7 @@ def test_a_hostile_package_is_refused(served, name):
     told = client.get("/readyz").json
     assert (told["version"], told["refused"]["version"]) == (1, number)
     assert told["look_age_seconds"] < 60
-    assert alerts(folder)[-1]["lab.refused_version"] == number
+    assert alerts(folder)[-1]["labels.model_version"] == str(number)
     assert alerts(folder)[-1]["message"] == f"version {number} is refused: {told['refused']['reason']}"
     answer = client.post("/predict", json=GOOD).json
     assert answer["probability"] == pytest.approx(hostile.expected([[1.0, 0.5]])[0], abs=1e-5)
@@ -142,11 +143,11 @@ def test_what_is_no_probability_is_no_answer(served, result):
     before = len(alerts(folder))
     odd = {"a": 7.0, "b": 0.0}
     for path, body in (("/predict", odd), ("/predict/batch", {"instances": [GOOD, odd, GOOD]})):
-        recorded = len(list(events.read(folder / "EVENTS")))
+        recorded = len(written(folder / "EVENTS"))
         answer = client.post(path, json=body)
         assert (answer.status_code, answer.content_type) == (500, "application/problem+json")
         assert "as a probability" in answer.json["detail"]
-        new = [event["event.dataset"] for event in list(events.read(folder / "EVENTS"))[recorded:]]
+        new = [event["event.dataset"] for event in written(folder / "EVENTS")[recorded:]]
         assert sorted(new) == (["lab.alert", "lab.request"] if path == "/predict" else ["lab.request"])
     assert [alert["labels.model_version"] for alert in alerts(folder)[before:]] == [str(number)]
     assert client.post("/predict", json=GOOD).status_code == 200
@@ -164,7 +165,7 @@ def test_rounding_beyond_one_is_cut_off(served):
     registry.show(hostile.package(tiny))
     follower.poll()
     assert client.post("/predict", json={"a": 7.0, "b": 0.0}).json["probability"] == 1.0
-    assert list(events.read(folder / "EVENTS"))[-1]["lab.probability"] == 1.0
+    assert written(folder / "EVENTS")[-1]["lab.probability"] == 1.0
     registry.show(hostile.package(hostile.SOUND))
     follower.poll()
 

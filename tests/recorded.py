@@ -1,0 +1,18 @@
+"""Events as they are named in the files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lab.event_reader import Reader
+
+
+def written(folder: Path) -> list[dict[str, Any]]:
+    """Every event of the folder by its names on disk; each line must be an event."""
+    reader = Reader(folder)
+    found = [msgspec.to_builtins(event) for event in reader]
+    assert (reader.broken, reader.unknown) == (0, 0)
+    return found

@@ -1,0 +1,125 @@
+"""Reading event files: typed, by period, and past what is broken."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab import events
+from lab.event_reader import Reader, read
+
+NOON = datetime(2026, 11, 26, 12, tzinfo=UTC)
+OLD = {"@timestamp": "2026-10-01T00:00:00Z", "event.id": "1", "service.name": "api", "ecs.version": "9.1.0"}
+NAME = "api-20261126T120000.000000-1.ndjson"
+
+
+def feedback(number: int, time: datetime = NOON) -> events.Feedback:
+    return events.Feedback(
+        timestamp=time, id=str(number), service="api", environment="laptop", prediction_id="p", source="demo", label="y"
+    )
+
+
+def garbage(line: bytes) -> bool:
+    return b"\n" not in line
+
+
+LINES = st.lists(
+    st.one_of(
+        st.just("valid"),
+        st.integers(1, 60),
+        st.binary(max_size=30).filter(garbage),
+        st.sampled_from([b"{}", b"[]", b"1", b"[" * 5000, b'{"event.dataset": "lab.feedback"}', b"\xff"]),
+    ),
+    max_size=20,
+)
+
+
+@given(lines=LINES, cut=st.integers(0, 60))
+def test_any_mix_gives_the_valid_lines_in_order_and_counts_the_others(lines, cut):
+    """Valid lines, lines cut short and garbage; the last line, without a newline, is still being written."""
+    content, valid = b"", []
+    for number, line in enumerate(lines):
+        event = feedback(number)
+        if line == "valid":
+            valid.append(event)
+            content += msgspec.json.encode(event) + b"\n"
+        else:
+            content += (msgspec.json.encode(event)[:line] if isinstance(line, int) else line) + b"\n"
+    content += msgspec.json.encode(feedback(99))[:cut]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / NAME).write_bytes(content)
+        reader = Reader(Path(folder))
+        assert list(reader) == valid
+        assert (reader.broken, reader.unknown) == (len(lines) - len(valid), 0)
+
+
+def test_a_dataset_or_kind_of_newer_code_is_counted_apart_and_its_fields_are_ignored(tmp_path):
+    """A newer writer beside an older reader is no damage."""
+    lines = [
+        OLD | {"event.dataset": "lab.later"},
+        OLD | {"event.dataset": "lab.alert", "lab.kind": "later", "message": "m"},
+        OLD | {"event.dataset": "lab.feedback", "lab.prediction_id": "p", "lab.label": "y", "lab.later": 1},
+    ]
+    (tmp_path / NAME).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    reader = read(tmp_path)
+    (event,) = reader
+    assert (reader.broken, reader.unknown) == (0, 2)
+    assert isinstance(event, events.Feedback)
+    assert (event.source, event.environment) == ("unknown", ""), "an old event is no patient's for sure"
+
+
+def test_alerts_of_earlier_code_are_read(tmp_path):
+    """With `lab.refused_version`, or with the version of a model that fails."""
+    alert = OLD | {"event.dataset": "lab.alert", "message": "m", "labels.model_name": "small"}
+    lines = [alert | {"lab.refused_version": 5}, alert | {"labels.model_version": "6"}]
+    (tmp_path / NAME).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    kinds = [(event.kind, event.model_version) for event in read(tmp_path) if isinstance(event, events.Alert)]
+    assert kinds == [("model_refused", "5"), ("model_failing", "6")]
+
+
+def test_a_period_includes_its_start_and_not_its_end(tmp_path):
+    """[since, until): two periods that meet share no event."""
+    (tmp_path / NAME).write_bytes(
+        b"".join(msgspec.json.encode(feedback(hour, NOON + timedelta(hours=hour))) + b"\n" for hour in range(4))
+    )
+    hour = timedelta(hours=1)
+    assert [event.id for event in read(tmp_path, NOON + hour, NOON + 3 * hour)] == ["1", "2"]
+    assert [event.id for event in read(tmp_path, until=NOON + hour)] == ["0"]
+
+
+@pytest.mark.parametrize(("days", "opened"), [(-2, False), (-0.9, True), (0.5, True), (2, False)])
+def test_a_file_of_another_time_is_not_opened(tmp_path, days, opened):
+    """Its broken line would be counted."""
+    start = NOON + timedelta(days=days)
+    (tmp_path / f"api-{start:{events.STARTED}}-1.ndjson").write_bytes(b"broken\n")
+    reader = read(tmp_path, NOON, NOON + timedelta(days=1))
+    assert list(reader) == []
+    assert reader.broken == int(opened)
+
+
+def test_files_come_in_the_order_of_their_start(tmp_path):
+    """Whichever service wrote them."""
+    for number, service in enumerate(("trainer", "api")):
+        path = tmp_path / f"{service}-{NOON + timedelta(hours=number):{events.STARTED}}-1.ndjson"
+        path.write_bytes(msgspec.json.encode(feedback(number)) + b"\n")
+    assert [event.id for event in read(tmp_path)] == ["0", "1"]
+
+
+def test_a_short_process_writes_a_decision(tmp_path):
+    """The gate's: what is written is what is read, and the file is closed."""
+    decision = events.Decision(
+        timestamp=NOON, id="d", service="trainer", environment="staging", decision="promoted", number=3,
+        model_name="small", from_version=1, to_version=2, reason="better", figures={"gain": 0.02},
+    )  # fmt: skip
+    with events.Writer(tmp_path, "trainer") as writer:
+        writer.write([decision])
+    (path,) = tmp_path.iterdir()
+    assert not events.is_open(path)
+    assert list(read(tmp_path)) == [decision]
