@@ -15,13 +15,13 @@ from lab import ground, http, preflight, s3
 from lab.console import Progress
 from lab.errors import LabError
 from lab.ground import AWS_CONFIG
-from lab.settings import ROOT, Settings
+from lab.settings import ROOT, STATE, Settings
 
 PUSH_SECONDS = 900
 # The settings that the trainer needs.
 NEEDED = (
     *("PARAMS", "S3_BUCKET", "S3_PORT", "S3_ENDPOINT_URL", "S3_ACCESS_KEY", "S3_SECRET_KEY"),
-    *("MLFLOW_PORT", "MLFLOW_URL", "DASK_SCHEDULER_ADDRESS"),
+    *("MLFLOW_PORT", "MLFLOW_URL", "DASK_SCHEDULER_ADDRESS", "ENVIRONMENT", "EVENTS_DAYS", "EVENTS_MB"),
 )
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
@@ -132,6 +132,7 @@ def environment(settings: Settings) -> dict[str, str]:
         **{name: value for name, value in os.environ.items() if name.lower() in PROXIES},
         **http.direct(settings.s3_url, settings.mlflow_url),
         **ground.environment({name: settings.values[name] for name in NEEDED}),
+        "EVENTS_DIR": os.environ.get("EVENTS_DIR") or str(STATE / "events"),
         "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
         "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
     }

@@ -15,7 +15,7 @@ from lab.ledger import Ledger
 from lab.problem import Choice, Problem
 from lab.registry import PACKAGE, Registry, Version
 from lab.settings import Settings
-from trainer import incumbent, lineage, report
+from trainer import announce, incumbent, lineage, report
 from trainer.decide import Decision, decide
 from trainer.ingest import md5
 from trainer.record import record, trainings
@@ -83,14 +83,16 @@ def choose(settings: Settings, problem: Problem, paths: Paths, choice: Choice, p
         entry = _entry(kind, person, registry.model, decision, result)
         entry = msgspec.structs.replace(entry, retry=decision.candidate in rolled_back)
         registered = sound[decision.candidate] or _register(registry, result, runs[decision.candidate])
-        _promote(book, registry, registered, expected, entry)
+        announce.decision(settings, _promote(book, registry, registered, expected, entry))
     elif decision.action != "unchanged":
         other: type[ledger.Held | ledger.Rejected]
         other = ledger.Held if decision.action == "held" else ledger.Rejected
         note = _entry(other, person, registry.model, decision, result)
         note = msgspec.structs.replace(note, from_version=expected, to_version=expected)
         if not any(_repeats(note, old) for old in listing.entries):
-            champion.note(book, registry, expected, note)
+            announce.decision(settings, champion.note(book, registry, expected, note))
+    if version and decision.missed_floors:
+        announce.missed_floors(settings, problem.name, version.number, list(decision.missed_floors))
     _report(decision)
     return decision
 
@@ -145,11 +147,12 @@ def _sound(registry: Registry, fingerprint: str) -> Version | Literal[False] | N
 
 def _promote(
     book: Ledger, registry: Registry, version: Version, expected: int | None, entry: ledger.Promoted | ledger.Forced
-) -> None:
+) -> ledger.Entry:
     if incumbent.load(registry, version) is None:  # what will be served, read back before it is
         raise LabError(f"the package of version {version.number} is not what was stored", "run `make train` again")
-    champion.move(book, registry, version.number, expected, entry)
+    written = champion.move(book, registry, version.number, expected, entry)
     print(f"champion: {registry.model} version {version.number}")
+    return written
 
 
 def _register(registry: Registry, result: Result, run_id: str) -> Version:
@@ -158,8 +161,6 @@ def _register(registry: Registry, result: Result, run_id: str) -> Version:
 
 
 def _report(decision: Decision) -> None:
-    for fault in decision.missed_floors:
-        print(f"warning: the champion in office does not reach a floor on these data: {fault}")
     print(f"{decision.action}: {decision.candidate} — {decision.reason}")
     if decision.action == "held":
         print(
