@@ -17,7 +17,7 @@ from lab.errors import LabError
 from lab.ground import AWS_CONFIG
 from lab.settings import ROOT, STATE, Settings
 
-PUSH_SECONDS = 900
+PUSH_SECONDS, FRESH_SECONDS = 900, 120
 # The settings that the trainer needs.
 NEEDED = (
     *("PARAMS", "S3_BUCKET", "S3_PORT", "S3_ENDPOINT_URL", "S3_ACCESS_KEY", "S3_SECRET_KEY"),
@@ -50,8 +50,19 @@ def run(settings: Settings, options: Sequence[str] = ()) -> None:
     http.request("GET", f"{settings.mlflow_url}/health", timeout=5)
     _remove_empty_lock(settings)
     _call(settings, "the pipeline", ["dvc", "repro", str(definition)])
-    _call(settings, "pushing data and models to S3", ["dvc", "push", str(definition)], PUSH_SECONDS)
+    if not _is_fresh(settings):
+        # DVC knows the training from its cache or from dvc.lock. The models are not in either.
+        _call(settings, "the training", ["dvc", "repro", "--single-item", "--force", f"{definition}:train"])
+    _call(settings, "pushing the data to S3", ["dvc", "push", str(definition)], PUSH_SECONDS)
     _call(settings, "the choice", [sys.executable, "-m", "trainer", "choose", *options])
+
+
+def _is_fresh(settings: Settings) -> bool:
+    """Whether the models of the present data, parameters, code and packages are there."""
+    command = [sys.executable, "-m", "trainer", "fresh"]
+    return not subprocess.run(
+        command, cwd=ROOT, env=environment(settings), capture_output=True, timeout=FRESH_SECONDS, check=False
+    ).returncode
 
 
 def definition_for(settings: Settings) -> Path:

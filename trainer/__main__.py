@@ -1,4 +1,4 @@
-"""`python -m trainer check|ingest|validate|train|choose|reproduce`."""
+"""`python -m trainer check|ingest|validate|train|fresh|choose|reproduce`."""
 
 from __future__ import annotations
 
@@ -47,6 +47,11 @@ def main(words: list[str] | None = None) -> int:
         from trainer import train
 
         train.train(values, stated, paths)
+    elif arguments.command == "fresh":
+        from trainer.choose import check_fresh
+        from trainer.store import read_results
+
+        check_fresh(stated, paths, read_results(paths))
     elif arguments.command == "choose":
         from trainer.choose import Person, choose
 
@@ -70,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "ingest": "source file to dataset",
         "validate": "hold the dataset against the problem",
         "train": "evaluate, fit and export the candidates",
+        "fresh": "fail unless the trained models are those of the present data, parameters, code and packages",
         "choose": "promote or reject the best candidate",
         "reproduce": "rebuild a registered version and compare",
     }

@@ -42,7 +42,7 @@ def choose(settings: Settings, problem: Problem, paths: Paths, choice: Choice, p
     """
     frame = dataset(problem, paths)
     results = read_results(paths)
-    _check_fresh(problem, paths, results)
+    check_fresh(problem, paths, results)
     registry, book = Registry(settings.mlflow_url, problem.name), Ledger(settings, problem.name)
     listing = book.read()
     if listing.damaged:
@@ -97,12 +97,13 @@ def choose(settings: Settings, problem: Problem, paths: Paths, choice: Choice, p
     return decision
 
 
-def _check_fresh(problem: Problem, paths: Paths, results: dict[str, Result]) -> None:
+def check_fresh(problem: Problem, paths: Paths, results: dict[str, Result]) -> None:
+    """Raise LabError unless the results are those of the present data, parameters, code and packages."""
     data_md5 = md5(paths.dataset)
     wanted = {n: lineage.fingerprint(problem, c, data_md5) for n, c in problem.candidates.items()}
     if wanted != {name: result.fingerprint for name, result in results.items()}:
         raise LabError(
-            "the trained models are older than the data, the parameters or the code",
+            "the trained models are older than the data, the parameters, the code or the packages",
             "run `make train` first",
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from typing import Any
 
 import msgspec
@@ -13,9 +13,30 @@ from lab.errors import LabError
 from lab.problem import Candidate, Problem, to_builtins
 from lab.settings import ROOT
 
-# What a trained model depends on besides data and parameters; dvc.yaml lists the same as dependencies.
-CODE = ("trainer", "lab/problem.py", "lab/card.py", "lab/operators.py", "lab/package.py", "lab/trial.py")
-PACKAGES = ("scikit-learn", "numpy", "scipy", "pandas", "skl2onnx", "onnx", "onnxruntime")
+# The modules that shape a model or its card: a change in one of them makes other models. dvc.yaml lists the same as
+# dependencies of the training, and a test holds both to what `trainer.train` imports.
+CODE = (
+    "lab/card.py",
+    "lab/operators.py",
+    "lab/package.py",
+    "lab/problem.py",
+    "lab/trial.py",
+    "trainer/evaluate.py",
+    "trainer/export.py",
+    "trainer/ingest.py",
+    "trainer/metrics.py",
+    "trainer/model_card.py",
+    "trainer/promise.py",
+    "trainer/reference.py",
+    "trainer/significance.py",
+    "trainer/threshold.py",
+    "trainer/train.py",
+    "trainer/validate.py",
+)
+# The packages whose versions shape a model, besides that of its estimator.
+SHAPING = ("scikit-learn", "numpy", "scipy", "skl2onnx", "onnx")
+# The packages whose versions a card records.
+PACKAGES = (*SHAPING, "pandas", "onnxruntime")
 
 
 def digest(value: Any) -> str:
@@ -27,9 +48,7 @@ def code_sha256() -> str:
     """SHA-256 over the names and bytes of the code that makes a model."""
     total = hashlib.sha256()
     for place in CODE:
-        path = ROOT / place
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            total.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes() + b"\0")
+        total.update(f"{place}\0".encode() + (ROOT / place).read_bytes() + b"\0")
     return total.hexdigest()
 
 
@@ -37,14 +56,23 @@ def packages() -> dict[str, str]:
     return {name: version(name) for name in PACKAGES}
 
 
+def shaping_packages(estimator: str) -> dict[str, str]:
+    """The version of each package that shapes a model of this estimator, given by its import path."""
+    owners = packages_distributions().get(estimator.partition(".")[0], [])
+    return {name: version(name) for name in sorted({*SHAPING, *owners})}
+
+
 def fingerprint(problem: Problem, candidate: Candidate, data_md5: str) -> str:
     """The same for two trainings of a candidate that must give the same model.
 
-    The gate's own parameters (`choice`) and the other candidates have no part in it.
+    It covers the data, the candidate, the parameters that shape a model, the code, and the versions of the packages, but
+    neither the gate's parameters (`choice`) nor the other candidates.
     """
     stated = to_builtins(problem)
     kept = {key: stated[key] for key in ("features", "target", "evaluation", "threshold")}
-    return digest([data_md5, kept, msgspec.to_builtins(candidate), code_sha256()])
+    return digest(
+        [data_md5, kept, msgspec.to_builtins(candidate), code_sha256(), shaping_packages(candidate.estimator)]
+    )
 
 
 def git_state() -> tuple[str, bool]:

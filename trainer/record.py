@@ -19,6 +19,7 @@ from lab.problem import Problem, to_builtins
 from lab.registry import PACKAGE
 from lab.settings import Settings
 from trainer import lineage, plots
+from trainer.model_card import make_card
 from trainer.store import OOF_FILE, Paths, Result, read_oof
 
 if TYPE_CHECKING:
@@ -178,47 +179,3 @@ def _log_metrics(result: Result) -> None:
         rows += [Metric(f"promise.{metric}{end}", value, stamp, 0) for end, value in promised.items()]
     rows += [Metric("threshold", result.threshold, stamp, 0)]
     mlflow.MlflowClient().log_batch(mlflow.active_run().info.run_id, metrics=rows)
-
-
-def make_card(problem: Problem, result: Result, run_id: str, commit: str, dirty: bool) -> cards.Card:
-    """The card of a trained candidate."""
-    params = to_builtins(problem)
-    return cards.Card(
-        schema_version=cards.SCHEMA_VERSION,
-        problem=problem.name,
-        title=problem.title,
-        features=[
-            cards.Feature(
-                name=name,
-                label=f.label or name.replace("_", " "),
-                type=f.type,
-                min=f.min,
-                max=f.max,
-                nullable=f.nullable,
-            )
-            for name, f in ((name, problem.features[name]) for name in result.features)
-        ],
-        classes=cards.Classes(negative=problem.target.negative.label, positive=problem.target.positive.label),
-        threshold=result.threshold,
-        metrics={m: cards.Spread(mean=result.mean(m), sd=result.sd(m)) for m in result.folds},
-        rows=result.rows,
-        prevalence=result.prevalence,
-        promises=result.promises,
-        calibration=result.calibration,
-        feature_reference=result.feature_reference,
-        score_reference=result.score_reference,
-        self_test=result.self_test,
-        recipe=result.recipe,
-        lineage=cards.Lineage(
-            git_commit=commit,
-            git_dirty=dirty,
-            data_md5=result.data_md5,
-            params_sha256=lineage.digest(params),
-            code_sha256=result.code_sha256,
-            fingerprint=result.fingerprint,
-            run_id=run_id,
-            packages=result.packages,
-        ),
-        params=params,
-        model_sha256=result.model_sha256,
-    )

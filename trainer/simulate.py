@@ -24,7 +24,7 @@ from lab.problem import Problem
 from trainer import hold, ingest
 from trainer.evaluate import Table, evaluate, table
 from trainer.metrics import Ints
-from trainer.record import make_card
+from trainer.model_card import make_card
 from trainer.train import finish
 from trainer.validate import frame_of, validate
 

@@ -20,11 +20,14 @@ from trainer.cluster import backend
 from trainer.evaluate import Evaluated, Table, evaluate, table
 from trainer.export import RefusedError, check_bounds, export, predict
 from trainer.ingest import md5
+from trainer.model_card import make_card
 from trainer.promise import calibration, promises
-from trainer.record import make_card
 from trainer.store import Paths, Result, write_candidate, write_json
 from trainer.threshold import allowed_misses, check_recall, choose_threshold
 from trainer.validate import read, validate
+
+# Of the figures that DVC tracks: further ones depend on the processor, and on the versions of NumPy and SciPy.
+DIGITS = 4
 
 
 def dataset(problem: Problem, paths: Paths) -> pd.DataFrame:
@@ -33,7 +36,7 @@ def dataset(problem: Problem, paths: Paths) -> pd.DataFrame:
 
 
 def train(settings: Settings, problem: Problem, paths: Paths) -> None:
-    """Train every candidate and write `models/`, the same bytes for the same inputs."""
+    """Train every candidate and write `models/`. What DVC tracks of it is the same on every machine."""
     data = table(problem, dataset(problem, paths))
     data_md5 = md5(paths.dataset)
     check_recall(int(data.y.sum()), problem.threshold.recall)
@@ -45,7 +48,7 @@ def train(settings: Settings, problem: Problem, paths: Paths) -> None:
     for name, candidate in problem.candidates.items():
         result, model = finish(problem, name, candidate, evaluated[name], data, data_md5)
         write_candidate(paths.candidates / name, result, model, data.y, evaluated[name].oof)
-        summary[name] = {metric: round(promise.value, 6) for metric, promise in result.promises.items()}
+        summary[name] = {metric: round(promise.value, DIGITS) for metric, promise in result.promises.items()}
         print(f"{name}: {result.refused or 'trained, ONNX agrees with scikit-learn on every row'}", flush=True)
     write_json(paths.metrics, summary)
 

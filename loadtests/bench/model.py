@@ -23,7 +23,7 @@ from lab.problem import Candidate, Problem
 from lab.settings import ROOT, Settings
 from trainer import lineage
 from trainer.evaluate import build, table
-from trainer.record import make_card
+from trainer.model_card import make_card
 from trainer.store import Paths, Result, read_results
 from trainer.train import dataset
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import stat
 import subprocess
 import sys
+from importlib.metadata import version
 
 import msgspec
 import pytest
@@ -15,6 +17,7 @@ from lab import card, errors, pipeline, preflight, problem, settings
 from lab.errors import LabError
 from lab.services import SERVICES
 from lab.settings import ROOT
+from trainer import lineage
 from trainer.lineage import CODE
 
 PARAMS = (ROOT / "params.yaml").read_text()
@@ -110,7 +113,55 @@ def test_what_dvc_tracks_must_be_stated():
 def test_the_code_hash_covers_what_dvc_watches():
     """The code that a fingerprint covers is what the stage `train` depends on."""
     stages = msgspec.yaml.decode((ROOT / "dvc.yaml").read_bytes())["stages"]
-    assert set(CODE) <= set(stages["train"]["deps"])
+    assert [place for place in stages["train"]["deps"] if "here" not in place] == list(CODE)
+
+
+# Modules that the training imports and that shape no model, and what they do.
+SHAPELESS = {
+    "lab/env_file.py": "reads .env",
+    "lab/errors.py": "words a fault",
+    "lab/settings.py": "finds files and services",
+    "lab/strict_yaml.py": "parses params.yaml, whose values the fingerprint covers",
+    "trainer/cluster.py": "chooses where the fits run",
+    "trainer/lineage.py": "computes the fingerprint",
+    "trainer/store.py": "keeps results in files",
+    "trainer/warned.py": "collects warnings",
+}
+
+
+def imported(module: str) -> set[str]:
+    """The lab's modules that a module imports, anywhere in it, as paths."""
+    paths = set()
+    for node in ast.walk(ast.parse((ROOT / module).read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        paths |= {f"{name.replace('.', '/')}.py" for name in names}
+    return {path for path in paths if path.startswith(("lab/", "trainer/")) and (ROOT / path).is_file()}
+
+
+def test_the_code_hash_covers_all_that_shapes_a_model():
+    """Whatever the training imports is in the hash, or is known to shape nothing; a plot, say, is neither."""
+    reached, waiting = {"trainer/ingest.py", "trainer/train.py"}, ["trainer/ingest.py", "trainer/train.py"]
+    while waiting:
+        further = imported(waiting.pop()) - reached
+        reached |= further
+        waiting += further
+    assert reached - set(SHAPELESS) == set(CODE)
+    assert set(SHAPELESS) <= reached
+
+
+def test_the_fingerprint_covers_the_versions_of_what_shapes_a_model(monkeypatch):
+    """Another scikit-learn makes other models; another floor of the gate does not."""
+    stated = problem.load(ROOT / "params.yaml")
+    candidate = next(iter(stated.candidates.values()))
+    before = lineage.fingerprint(stated, candidate, "md5")
+    gate = msgspec.structs.replace(stated, choice=problem.Choice(alpha=0.01, floors={"recall": 0.5}))
+    assert lineage.fingerprint(gate, candidate, "md5") == before
+    monkeypatch.setattr(lineage, "version", lambda name: "9.9" if name == "scikit-learn" else version(name))
+    assert lineage.fingerprint(stated, candidate, "md5") != before
+    assert "joblib" in lineage.shaping_packages("joblib.parallel.Parallel")
 
 
 def test_a_port_in_use_names_its_holder(monkeypatch):

@@ -22,8 +22,8 @@ from lab.settings import ROOT
 from tests.unit.results import CANCER, result
 from trainer import decide, evaluate, ingest, metrics, validate
 from trainer.export import RefusedError, export, predict
+from trainer.model_card import make_card
 from trainer.recipe import check_estimator
-from trainer.record import make_card
 from trainer.store import Result
 from trainer.train import finish
 
