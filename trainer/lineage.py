@@ -65,8 +65,8 @@ def shaping_packages(estimator: str) -> dict[str, str]:
 def fingerprint(problem: Problem, candidate: Candidate, data_md5: str) -> str:
     """The same for two trainings of a candidate that must give the same model.
 
-    It covers the data, the candidate, the parameters that shape a model, the code, and the versions of the packages, but
-    neither the gate's parameters (`choice`) nor the other candidates.
+    It covers the data, the candidate, the parameters that shape a model, the code, and the versions of the packages. It
+    covers neither the gate's parameters (`choice`) nor the other candidates.
     """
     stated = to_builtins(problem)
     kept = {key: stated[key] for key in ("features", "target", "evaluation", "threshold")}

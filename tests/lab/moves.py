@@ -10,26 +10,26 @@ import os
 import random
 import signal
 import sys
-from dataclasses import dataclass, field
+import time
 
 from lab import champion, settings
-from lab.ledger import Ledger, Promoted, Subject
-from lab.registry import Registry, Version
+from lab.ledger import Entry, Ledger, Promoted, Subject
+from lab.registry import Registry
 
 VERSIONS = 5
 FATES = {"stop": signal.SIGSTOP, "kill": signal.SIGKILL, "none": None}
 
 
-@dataclass(frozen=True)
-class Fateful(Registry):
-    """A registry whose alias is written late, or never: each of the `signals` comes before a write."""
+class Fateful(Ledger):
+    """A ledger whose process gets the signal `fate` after it has written an entry, before it writes the alias."""
 
-    signals: list[signal.Signals] = field(default_factory=list)
+    fate: signal.Signals | None = None
 
-    def promote(self, version: Version) -> None:
-        if self.signals:
-            os.kill(os.getpid(), self.signals.pop())
-        super().promote(version)
+    def put(self, entry: Entry) -> bool:
+        written = super().put(entry)
+        if written and self.fate:
+            os.kill(os.getpid(), self.fate)
+        return written
 
 
 def entry(model: str) -> Promoted:
@@ -39,17 +39,17 @@ def entry(model: str) -> Promoted:
 def main() -> None:
     model, seed, count, fate = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), FATES[sys.argv[4]]
     values, rng, done = settings.load(), random.Random(seed), 0
-    book, registry = Ledger(values, model), Registry(values.mlflow_url, model)
+    book, registry = Fateful(values, model), Registry(values.mlflow_url, model)
     while done < count:
         current = champion.settle(book, registry)
         to = rng.choice([number for number in range(1, VERSIONS + 1) if not current or number != current.number])
-        mover = Fateful(registry.url, model, [fate]) if fate and done == 2 else registry
+        book.fate = fate if done == 2 else None
         try:
-            champion.move(book, mover, to, current.number if current else None, entry(model))
+            champion.move(book, registry, to, current.number if current else None, entry(model))
         except champion.ConflictError:
+            time.sleep(rng.uniform(0, 0.3))
             continue
         done += 1
-        fate = None if done > 2 else fate
     print(done)
 
 

@@ -100,7 +100,7 @@ def attempt(lab, name: str, **changes: str):
     """The choice for the lab's trained models under another model name, so that each begins with nothing."""
     stated = msgspec.structs.replace(problem.load(lab.root / "params.yaml"), name=name)
     floors = msgspec.structs.replace(stated.choice, floors={})
-    return choose.choose(settings_of(lab, **changes), stated, Paths(lab.root), floors)
+    return choose.choose(settings_of(lab, **changes), stated, Paths(lab.root), floors, choose.Person("a test"))
 
 
 @pytest.mark.parametrize(
@@ -127,5 +127,5 @@ def test_a_cut_line_leaves_no_half_made_champion(lab, sizes, service, share):
     text, model = registry.download(champion)
     card.check_hash(card.decode(text), model)
     assert champion.number == 1
-    entries = ledger.read(values, name)
-    assert [(e.decision, e.from_version, e.to_version) for e in entries] == [("promoted", None, 1)]
+    entries = ledger.Ledger(values, name).read().entries
+    assert [(type(e), e.number, e.from_version, e.to_version) for e in entries] == [(ledger.Promoted, 1, None, 1)]

@@ -129,8 +129,8 @@ def _versions(lab) -> int:
 
 
 READ_LEDGER = (
-    "from lab import ledger, settings; import msgspec, sys;"
-    "sys.stdout.buffer.write(msgspec.json.encode(ledger.read(settings.load(), 'breast-cancer-wisconsin')))"
+    "from lab import settings; from lab.ledger import Ledger; import msgspec, sys;"
+    "sys.stdout.buffer.write(msgspec.json.encode(Ledger(settings.load(), 'breast-cancer-wisconsin').read().entries))"
 )
 
 

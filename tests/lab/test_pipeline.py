@@ -8,7 +8,10 @@ import sys
 import msgspec
 import urllib3
 
+from lab import champion, ledger
+from lab.ledger import Ledger
 from lab.registry import Registry
+from tests.lab.test_cut import settings_of
 from tests.lab.test_lab import BENIGN, READ_LEDGER, eventually
 
 NAME = "breast-cancer-wisconsin"
@@ -73,7 +76,9 @@ def test_an_altered_package_is_refused_and_the_old_one_serves(lab):
     for name, body in (("card.json", card), ("model.onnx", model[:-1] + bytes([model[-1] ^ 1]))):
         assert urllib3.request("PUT", f"{url}/{name}", body=body).status == 200
     bad = registry.register(good.run_id, path, {})
-    registry.promote(bad)
+    subject = ledger.Subject(candidate="c", fingerprint="f")
+    forced = ledger.Forced(by="a test", model=NAME, reason="a test", subject=subject)
+    champion.move(Ledger(settings_of(lab), NAME), registry, bad.number, good.number, forced)
     assert eventually(lambda: "its card says" in lab.api("GET", "/readyz")[1]["registry"])
     assert lab.api("POST", "/predict", BENIGN)[1]["model"]["version"] == good.number
     said = lab.python("-m", "trainer", "choose")

@@ -42,7 +42,10 @@ OWN = {
     "dashboard": {"API_KEY"},
     "aws": {"AWS_EMULATOR_KEY_ID", "AWS_EMULATOR_SECRET_KEY"},
 }
-READ_LEDGER = "from lab import ledger, settings; print(len(ledger.read(settings.load(), 'breast-cancer-wisconsin')))"
+READ_LEDGER = (
+    "from lab import settings; from lab.ledger import Ledger;"
+    "print(len(Ledger(settings.load(), 'breast-cancer-wisconsin').read().entries))"
+)
 
 
 def make(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:
