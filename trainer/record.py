@@ -18,7 +18,7 @@ from lab.errors import LabError
 from lab.problem import Problem, to_builtins
 from lab.registry import PACKAGE
 from lab.settings import Settings
-from trainer import lineage, plots
+from trainer import lineage, mlflow_model, plots
 from trainer.model_card import make_card
 from trainer.store import OOF_FILE, Paths, Result, read_oof
 
@@ -152,11 +152,9 @@ def _log_candidate(problem: Problem, folder: Path, result: Result, run_id: str, 
         (target / OOF_FILE).write_bytes((folder / OOF_FILE).read_bytes())
         if not result.refused:
             model = (folder / cards.MODEL_FILE).read_bytes()
-            (target / PACKAGE).mkdir()
-            (target / PACKAGE / cards.MODEL_FILE).write_bytes(model)
             card = make_card(problem, result, run_id, commit, dirty)
             cards.check_hash(card, model)
-            (target / PACKAGE / cards.CARD_FILE).write_bytes(cards.encode(card))
+            mlflow_model.write(target / PACKAGE, card, model)
         mlflow.log_artifacts(temporary)
     mlflow.set_tags({"candidate": result.recipe.candidate, "refused": result.refused})
 
