@@ -51,7 +51,7 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
     sd: float
 
 
-class Promise(msgspec.Struct, frozen=True, kw_only=True):
+class Promise(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The value of a metric that is to be expected of the served model, with its 95 % interval from `low` to `high`.
 
     By the method `counts`, `failures` of `rows` distinct rows failed: the median over the repeats, rounded up, at
@@ -87,7 +87,7 @@ class Operating(msgspec.Struct, frozen=True, kw_only=True):
     specificity: Share
 
 
-class Histogram(msgspec.Struct, frozen=True, kw_only=True):
+class Histogram(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`shares[i]` of the values lie in [edges[i], edges[i+1]), the last bin closed; `missing` are null.
 
     The shares and `missing` sum to 1. `counts` are the rows behind the shares, of the card's `rows`; in
@@ -130,7 +130,7 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     packages: dict[str, str]
 
 
-class Card(msgspec.Struct, frozen=True, kw_only=True):
+class Card(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     schema_version: int
     problem: Name
     title: str

@@ -42,7 +42,7 @@ def write(folder: Path, card: Card, model: bytes) -> None:
         mlflow_model=Model(run_id=card.lineage.run_id, artifact_path=folder.name),
         signature=ModelSignature(inputs=inputs, outputs=outputs),
         input_example=_example(card),
-        pip_requirements=[f"mlflow=={version('mlflow')}", *(f"{name}=={version(name)}" for name in RUNTIME)],
+        pip_requirements=[f"mlflow=={mlflow.__version__}", *(f"{name}=={version(name)}" for name in RUNTIME)],
         onnx_execution_providers=["CPUExecutionProvider"],
         save_as_external_data=False,
         metadata={"features": [feature.name for feature in card.features], "threshold": card.threshold},

@@ -66,7 +66,7 @@ def reader(lab: settings.Settings, name: str, port: str) -> Server:
 
 def predict(lab: settings.Settings) -> str:
     """Send the smallest record that the champion's card allows; give the prediction's id. Raises LabError."""
-    card = http.get_json(f"{lab.api_url}/model", key=lab["API_KEY"], client="demo")["card"]
+    card = http.get_json(f"{lab.api_url}/model", key=lab["API_KEY"])["card"]
     record = {f["name"]: math.ceil(f["min"]) if f["type"] == "integer" else f["min"] for f in card["features"]}
     url = f"{lab.api_url}/predict"
     answer = http.decode(url, http.request("POST", url, json=record, key=lab["API_KEY"], client="demo"))

@@ -25,7 +25,8 @@ def package() -> Package:
     """A small model and its card as JSON values: a is a whole number from -9 to 9, b a real one that may miss."""
     fitted = make_pipeline(SimpleImputer(), LogisticRegression()).fit(X, X[:, 0] > 0)
     onnx = export(fitted, X, 0.5, "small")
-    spread, bins = {"mean": 1.0, "sd": 0.0}, {"edges": [0.0, 1.0], "shares": [1.0], "missing": 0.0}
+    spread, bins = {"mean": 1.0, "sd": 0.0}, {"edges": [0.0, 1.0], "shares": [1.0], "missing": 0.0, "counts": [100]}
+    promise = {"value": 0.97, "low": 0.91, "high": 0.99, "method": "counts", "rows": 100, "failures": 3}
     feature = {"label": "x", "min": -9.0, "max": 9.0}
     described = {
         "schema_version": card.SCHEMA_VERSION,
@@ -38,7 +39,9 @@ def package() -> Package:
         "classes": {"negative": "no", "positive": "yes"},
         "threshold": 0.5,
         "metrics": {"roc_auc": spread},
-        "operating": {"threshold": 0.5, "recall": 1.0, "precision": 1.0, "specificity": 1.0},
+        "rows": 100,
+        "prevalence": 0.5,
+        "promises": {"accuracy": promise},
         "feature_reference": {"a": bins, "b": bins},
         "score_reference": bins,
         "self_test": {"rows": X[:4].tolist(), "probabilities": predict(onnx, X[:4]).tolist()},

@@ -152,7 +152,7 @@ def test_workers_with_another_trainer_are_named(tmp_path):
     other, old = tree(tmp_path / "other"), tree(tmp_path / "old")
     changed = other / "trainer" / "metrics.py"
     text = changed.read_text()
-    changed.write_text(text.replace("probability >= 0.5", "probability >= 0.6"))
+    changed.write_text(text.replace("probability >= threshold", "probability > threshold"))
     (old / "trainer" / "cluster.py").unlink()
     with scheduler() as address, worker(address, ROOT, "same"):
         with cluster.backend(address):
