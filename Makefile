@@ -31,28 +31,28 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 up: $(LAB) ## start everything; the first time, train and serve a champion [LITE=1 ENGINE=embedded AWS=1]
-	@$(PY) -m lab up
+	@$(PY) -m launcher up
 
 down: $(SOME) ## stop everything, keep the state
-	@$(PY) -m lab down
+	@$(PY) -m launcher down
 
 status: $(SOME) ## what runs, where, and how to sign in
-	@$(PY) -m lab status
+	@$(PY) -m launcher status
 
 logs: $(SOME) ## the end of the logs [SERVICE=api] [FOLLOW=1]
-	@$(PY) -m lab logs $(SERVICE) $(if $(filter 1,$(FOLLOW)),--follow)
+	@$(PY) -m launcher logs $(SERVICE) $(if $(filter 1,$(FOLLOW)),--follow)
 
 reset: $(SOME) ## stop, and remove the state after asking [YES=1]
-	@$(PY) -m lab reset $(if $(filter 1,$(YES)),--yes)
+	@$(PY) -m launcher reset $(if $(filter 1,$(YES)),--yes)
 
 train: $(LAB) ## run the pipeline and choose the champion [METRIC=recall ACCEPT=1 RETRY=1]
-	@$(PY) -m lab train $(if $(METRIC),--metric $(METRIC)) $(if $(filter 1,$(ACCEPT)),--accept) $(if $(filter 1,$(RETRY)),--retry)
+	@$(PY) -m launcher train $(if $(METRIC),--metric $(METRIC)) $(if $(filter 1,$(ACCEPT)),--accept) $(if $(filter 1,$(RETRY)),--retry)
 
 simulate-gate: $(LAB) ## how often the gate holds wrong labels and promotes real revisions; takes half an hour [RUNS=100]
 	@$(PY) -m trainer.simulate --runs $(or $(RUNS),100)
 
 reproduce: $(LAB) ## rebuild a registered version and compare [VERSION=1]
-	@$(PY) -m lab reproduce --version $(or $(VERSION),$(error say which version: make reproduce VERSION=1))
+	@$(PY) -m launcher reproduce --version $(or $(VERSION),$(error say which version: make reproduce VERSION=1))
 
 env: $(LAB) ## make the environment only
 dev: $(DEV) ## make the environment with the tools for tests
@@ -73,7 +73,7 @@ bench-serving: $(LAB) $(BENCH) ## this API and other servers side by side; write
 	@$(PY) -m loadtests.bench --rounds $(or $(ROUNDS),3) --other $(VENV_BENCH)
 
 elk-smoke: $(LAB) ## find a prediction, its trace and the dashboards in Elasticsearch and Kibana (not with LITE=1)
-	@$(PY) services/elasticsearch/smoke.py
+	@$(PY) -m tests.elk_smoke
 
 check: $(DEV) ## format, lint, types, who may import whom
 	@$(VENV)/bin/ruff format --check .

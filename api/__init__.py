@@ -10,10 +10,10 @@ from pathlib import Path
 from flask import Flask, Request, Response
 from werkzeug.routing import MapAdapter
 
-from api import apm, edge, replies
+from api import apm, middleware, responses
+from api.access import Gate
 from api.alerts import Alerts
 from api.follower import Follower
-from api.gate import Gate
 from api.metrics import Metrics
 from api.routes import Routes
 from lab.events import Writer
@@ -64,10 +64,10 @@ def create_app(test_config: Mapping[str, str] | None = None) -> Flask:
     gate = Gate(config.get("API_KEY", ""), config.get("ALLOWED_HOSTS", ""))
     app.extensions |= {"follower": follower, "events": events, "gate": gate}
     Routes(follower, events, environment, metrics, keyed=bool(config.get("API_KEY"))).register(app)
-    replies.register(app)
+    responses.register(app)
     if config.get("ELASTIC_APM_SERVER_URL"):
         apm.start(app, follower, environment)
-    app.wsgi_app = edge.wrap(app.wsgi_app, events, environment, metrics, gate)  # type: ignore[method-assign,assignment]
+    app.wsgi_app = middleware.wrap(app.wsgi_app, events, environment, metrics, gate)  # type: ignore[method-assign,assignment]
     metrics.start()
     follower.start(float(config.get("FOLLOW_SECONDS", "1")))
     # What is there now stays, and a request leaves next to no cycles: the collector need not run every tenth one.

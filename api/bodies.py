@@ -7,7 +7,11 @@ from typing import Any
 
 from granian.rsgi import HTTPProtocol, ProtocolClosed, ProtocolError  # type: ignore[attr-defined]
 
-from api.environ import BODY, BUSY, FAULT, LATE
+# Members of WSGI's `environ`: the body, None for one beyond the limit; and the reason why the request is refused,
+# a value of api/access.py or one of LATE (the body was too slow) and BUSY (the server was full).
+BODY = "lab.body"
+FAULT = "lab.fault"
+LATE, BUSY = "late", "busy"
 
 # Time within which a whole body must arrive: the largest batch takes as long at 5 Mbit/s.
 BODY_SECONDS = 30.0

@@ -50,7 +50,7 @@ class Snapshot(msgspec.Struct):
 class Metrics(Collector):
     """Counts of this worker and, when collected, of all that share `folder`.
 
-    It has no lock: requests count while it is their turn (`api.edge`), the follower counts what nobody else does,
+    It has no lock: requests count while it is their turn (`api.middleware`), the follower counts what nobody else does,
     and a snapshot is taken in one step of the interpreter's.
     """
 

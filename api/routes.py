@@ -15,13 +15,14 @@ from flask import Flask, Response, request, send_from_directory
 from uuid_utils import uuid7
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
-from api import codec, edge, openapi
+from api import codec, middleware, openapi
+from api.bodies import BODY
 from api.codec import Body, Records
-from api.environ import BEGUN, BODY, SOURCE
 from api.follower import Follower
 from api.metrics import Metrics
+from api.middleware import BEGUN, SOURCE
 from api.model import Model
-from api.replies import JSON, NoModelError, reply
+from api.responses import JSON, NoModelError, reply
 from api.trace import trace_id
 from lab.events import Feedback, Prediction, Writer
 from lab.package import ModelError
@@ -194,5 +195,5 @@ def _body(environ: dict[str, Any]) -> Body:
         raise UnsupportedMediaType("send the body without Content-Encoding")
     body: Body | None = environ[BODY]
     if body is None:
-        raise RequestEntityTooLarge(f"this body may have {edge.LIMITS[environ['PATH_INFO']]} bytes")
+        raise RequestEntityTooLarge(f"this body may have {middleware.LIMITS[environ['PATH_INFO']]} bytes")
     return body

@@ -1,83 +1,171 @@
-"""`python -m api.server`: Granian with its usual flags, changed so that the port stays open when workers are killed.
+"""The Flask app on Granian's own interface, RSGI: the body is awaited, with limits, before the app sees the request.
 
-- The parent process also holds the socket of each worker, so that clients wait while a worker is replaced.
-- A worker that was killed is always replaced. Granian itself gives up when a worker dies twice within 5.5 s; this
-  server does so only when the worker exited by itself, as one does that cannot start.
-- A worker exits when its parent process is gone. Otherwise it would go on answering beside the workers of a new parent.
+A WSGI server gives a request a thread, and the thread waits for as long as the client takes over its body: a few
+dozen slow clients stop it. Here a slow client costs a coroutine, and only until its time is over.
+https://github.com/emmett-framework/granian/blob/master/docs/spec/RSGI.md
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import asyncio
 import os
-import signal
-import threading
-import time
-from functools import partial
-from pathlib import Path
-from typing import Any
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from io import BytesIO
+from time import perf_counter_ns
+from typing import Any, BinaryIO
 
-from granian import cli
-from granian._internal import load_target
-from granian.server.mp import MPServer, WorkerProcess
+from flask import Flask
+from granian.rsgi import HTTPProtocol, Scope  # type: ignore[attr-defined]
 
-LOOK_SECONDS = 0.2
-# Time for an orphaned worker to finish the requests that it has begun.
-GRACE_SECONDS = 5.0
+from api import create_app
+from api.bodies import BODY_SECONDS, BUSY, FAULT, SMALL, CutError, Room
+from api.connections import watch
+from api.middleware import BEGUN, LIMITS, Wsgi
+from api.responses import cut
 
-
-class Server(MPServer):
-    """Granian's server with worker processes; the methods here override those of Granian 2.8."""
-
-    def serve(self, *_: Any, **__: Any) -> None:
-        super().serve(target_loader=partial(_load, wd=self.working_dir, factory=self.factory))
-
-    def _init_shared_socket(self) -> None:
-        super()._init_shared_socket()  # type: ignore[no-untyped-call]
-        # On Linux each worker would open its own socket, and the clients waiting there would be lost when it dies. A
-        # single shared socket would be no better: the first worker to wake up takes all connections.
-        spec: Any = self._ssp
-        own = spec is not None and multiprocessing.get_start_method() == "fork"
-        self._sockets = [spec.build() for _ in range(self.workers)] if own else []
-
-    def _spawn_worker(self, idx: int, *words: Any, **named: Any) -> WorkerProcess:
-        if self._sockets:
-            self._ssp, self._shd = None, self._sockets[idx]
-        return super()._spawn_worker(idx, *words, **named)
-
-    def _respawn_workers(self, workers: list[int], *words: Any, **named: Any) -> None:
-        if not named:  # called because workers died, perhaps twice for the same one, and not on request
-            workers = sorted({*workers} & self._dead())
-        killed = [index for index in workers if (self.wrks[index].inner.exitcode or 0) < 0]
-        super()._respawn_workers(workers, *words, **named)
-        for index in killed:
-            self.respawned_wrks.pop(index, None)
-        # Granian may miss a worker that dies while it handles the death of another.
-        if dead := self._dead():
-            self.interrupt_children = sorted({*self.interrupt_children, *dead})
-            self.main_loop_interrupt.set()
-
-    def _dead(self) -> set[int]:
-        return {index for index, worker in enumerate(self.wrks) if not worker.inner.is_alive()}
+# Answers up to this size are sent in one piece; larger ones in pieces of this size, as the client reads them.
+PIECE = 128 * 1024
 
 
-def _load(target: str, wd: Path | None, factory: bool) -> Any:
-    """Load the application; Granian calls this at the start of each worker, so it also starts the orphan check."""
-    first = multiprocessing.parent_process()
-    if first is not None and first.pid is not None:
-        threading.Thread(target=_end_after, args=(first.pid,), name="orphan", daemon=True).start()
-    return load_target(target, wd=wd, factory=factory)
+class File:
+    """WSGI's `wsgi.file_wrapper`: Granian reads the file itself, piece by piece."""
+
+    def __init__(self, file: BinaryIO, size: int = PIECE) -> None:
+        self.name: str = file.name
+        self._file, self._size = file, size
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(lambda: self._file.read(self._size), b"")
+
+    def close(self) -> None:
+        self._file.close()
 
 
-def _end_after(first: int) -> None:
-    """End this worker once the process `first` is no longer its parent."""
-    while os.getppid() == first:
-        time.sleep(LOOK_SECONDS)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE_SECONDS)
-    os._exit(1)
+_FIXED = {
+    "SCRIPT_NAME": "",
+    "wsgi.version": (1, 0),
+    "wsgi.errors": sys.stderr,
+    "wsgi.multithread": False,
+    "wsgi.multiprocess": True,
+    "wsgi.run_once": False,
+    "wsgi.file_wrapper": File,
+}
+Answer = tuple[int, list[tuple[str, str]], bytes | File]
 
 
-if __name__ == "__main__":
-    cli.Server = Server  # type: ignore[attr-defined]
-    cli.entrypoint()  # type: ignore[no-untyped-call]
+class Server:
+    """Granian's target: one app a worker, and one request at a time in it, which is what a core can do."""
+
+    def __init__(self, make: Callable[[], Flask]) -> None:
+        self._make = make
+
+    def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Make the app when the worker begins: its threads would not outlive the fork."""
+        app = self._make()
+        self._app: Wsgi = app.wsgi_app
+        self._gate = app.extensions["gate"]
+        self._room = Room(float(os.environ.get("BODY_SECONDS", BODY_SECONDS)))
+        # Requests with large bodies run one at a time; those with small bodies run between them.
+        self._turn = asyncio.Lock()
+        watch(loop)
+
+    async def __rsgi__(self, scope: Scope, protocol: HTTPProtocol) -> None:
+        environ = _environ(scope)
+        if environ["REQUEST_METHOD"] in ("GET", "HEAD") or self._gate(environ):
+            await self._send(protocol, _answer(self._app, environ))
+            return
+        try:
+            taken = await self._room.receive(environ, protocol, LIMITS.get(environ["PATH_INFO"], 0))
+        except CutError:
+            protocol.response_bytes(*cut())
+            return
+        try:
+            if taken <= SMALL and environ["PATH_INFO"] != "/predict/batch":
+                answer = _answer(self._app, environ)
+            else:
+                async with self._turn:
+                    if self._room.full and FAULT not in environ:
+                        environ[FAULT] = BUSY
+                    answer = _answer(self._app, environ)
+        finally:
+            environ.clear()
+            self._room.give_back(taken)
+        sending = self._send(protocol, answer)
+        del answer
+        await sending
+
+    async def _send(self, protocol: HTTPProtocol, answer: Answer) -> None:
+        """Hand the answer to Granian. A large one counts against the room until the client has read it."""
+        status, headers, body = answer
+        if isinstance(body, File):
+            protocol.response_file(status, headers, body.name)
+        elif len(body) <= PIECE:
+            protocol.response_bytes(status, headers, body)
+        else:
+            size = len(body)
+            self._room.take(size)
+            try:
+                stream = protocol.response_stream(status, headers)
+                for begin in range(0, size, PIECE):
+                    await stream.send_bytes(body[begin : begin + PIECE])
+                del answer, body, stream
+                await protocol.client_disconnect()  # also returns when the client has read all but the last piece
+            finally:
+                self._room.give_back(size)
+
+
+def _environ(scope: Scope) -> dict[str, Any]:
+    """What PEP 3333 asks for, without the body."""
+    path, query, version = scope.path, scope.query_string, scope.http_version
+    name, _, port = scope.server.rpartition(":")
+    environ: dict[str, Any] = {
+        **_FIXED,
+        BEGUN: perf_counter_ns(),
+        "wsgi.input": BytesIO(),
+        "REQUEST_METHOD": scope.method,
+        "PATH_INFO": path if path.isascii() else path.encode().decode("latin-1"),
+        "QUERY_STRING": query if query.isascii() else query.encode().decode("latin-1"),
+        "SERVER_NAME": name,
+        "SERVER_PORT": port,
+        "SERVER_PROTOCOL": "HTTP/1.1" if version == "1.1" else f"HTTP/{version}.0",
+        "REMOTE_ADDR": scope.client.rpartition(":")[0],
+        "wsgi.url_scheme": scope.scheme,
+    }
+    for header, value in scope.headers.items():
+        if key := _key(header):
+            environ[key] = f"{environ[key]}, {value}" if key in environ else value
+    # A request in a proxy's form (absolute URI) names the host twice; the one in the URI counts.
+    if (authority := scope.authority) and "," not in environ.get("HTTP_HOST", ","):
+        environ["HTTP_HOST"] = authority
+    return environ
+
+
+@lru_cache(maxsize=128)
+def _key(header: str) -> str:
+    """The header's name in `environ`; none for one with an underscore, which could pass for another."""
+    if "_" in header:
+        return ""
+    name = header.upper().replace("-", "_")
+    return name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"
+
+
+def _answer(app: Wsgi, environ: dict[str, Any]) -> Answer:
+    """Run the app to its end; give status, headers and body."""
+    status, headers = "", []
+
+    def start(given: str, fields: list[tuple[str, str]], _exc_info: Any = None) -> None:
+        nonlocal status, headers
+        status, headers = given, fields
+
+    parts: Iterable[bytes] = app(environ, start)
+    try:
+        body = parts if isinstance(parts, File) else b"".join(parts)
+    finally:
+        if hasattr(parts, "close"):
+            parts.close()
+    return int(status[:3]), headers, body
+
+
+server = Server(create_app)

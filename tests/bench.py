@@ -27,7 +27,7 @@ from sklearn.model_selection import GridSearchCV
 from lab import problem
 from lab.settings import ROOT
 from trainer.evaluate import build, plan, table
-from trainer.store import Paths
+from trainer.results import Paths
 from trainer.train import dataset
 stated = problem.load(ROOT / "params.yaml")
 data = table(stated, dataset(stated, Paths(ROOT)))

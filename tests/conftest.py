@@ -18,8 +18,8 @@ import pytest
 import urllib3
 from hypothesis import HealthCheck, settings
 
-from lab import pipeline
 from lab.settings import NAMES, ROOT, SETTINGS
+from launcher import pipeline
 
 UP_SECONDS = 1_800
 
@@ -147,9 +147,9 @@ def lab(tmp_path_factory):
     """A lab that is up as processes, its champion served."""
     made = make_lab(tmp_path_factory.mktemp("lab"), ENGINE="embedded")
     try:
-        done = made.run(sys.executable, "-m", "lab", "up")
+        done = made.run(sys.executable, "-m", "launcher", "up")
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
         (made.root / "up.log").write_text(done.stdout)
         yield made
     finally:
-        made.run(sys.executable, "-m", "lab", "down", seconds=300)
+        made.run(sys.executable, "-m", "launcher", "down", seconds=300)

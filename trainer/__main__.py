@@ -11,7 +11,7 @@ import msgspec
 
 from lab import errors, ledger, problem, settings
 from lab.problem import METRICS
-from trainer.store import Paths, write_json
+from trainer.results import Paths, write_json
 
 
 def main(words: list[str] | None = None) -> int:
@@ -48,18 +48,18 @@ def main(words: list[str] | None = None) -> int:
 
         train.train(values, stated, paths)
     elif arguments.command == "fresh":
-        from trainer.choose import check_fresh
-        from trainer.store import read_results
+        from trainer.promote import check_fresh
+        from trainer.results import read_results
 
         check_fresh(stated, paths, read_results(paths))
-    elif arguments.command == "choose":
-        from trainer.choose import Person, choose
+    elif arguments.command == "promote":
+        from trainer.promote import Person, promote
 
         choice = stated.choice
         if arguments.metric:
             choice = msgspec.structs.replace(choice, metric=arguments.metric)
         person = Person(arguments.by or ledger.person(), accept=arguments.accept, retry=arguments.retry)
-        choose(values, stated, paths, choice, person)
+        promote(values, stated, paths, choice, person)
     else:
         from trainer.reproduce import reproduce
 
@@ -76,13 +76,13 @@ def _parser() -> argparse.ArgumentParser:
         "validate": "hold the dataset against the problem",
         "train": "evaluate, fit and export the candidates",
         "fresh": "fail unless the trained models are those of the present data, parameters, code and packages",
-        "choose": "promote or reject the best candidate",
+        "promote": "promote or reject the best candidate",
         "reproduce": "rebuild a registered version and compare",
     }
     for name, text in helps.items():
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--params", help="the problem; default: the setting PARAMS")
-        if name == "choose":
+        if name == "promote":
             command.add_argument("--metric", choices=METRICS, help="instead of choice.metric")
             command.add_argument("--accept", action="store_true", help="promote a candidate that would be held")
             command.add_argument("--retry", action="store_true", help="let a recipe that was rolled back compete again")

@@ -17,11 +17,11 @@ from lab.registry import Registry, Version
 from lab.settings import Settings
 from trainer import hold
 from trainer.cluster import backend
-from trainer.decide import Champion, same_recipe
 from trainer.evaluate import evaluate, table
+from trainer.gate import Champion, same_recipe
 from trainer.promise import promises
 from trainer.recipe import check_estimator
-from trainer.store import OOF_FILE, Paths, Result, parse_oof, read_oof
+from trainer.results import OOF_FILE, Paths, Result, parse_oof, read_oof
 
 # Bytes that are read at most of the dataset and of the out-of-fold probabilities of the champion's training.
 MOST_BYTES = 256 * 2**20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lab import card as cards
 from lab.problem import Problem, to_builtins
 from trainer import lineage
-from trainer.store import Result
+from trainer.results import Result
 
 
 def make_card(problem: Problem, result: Result, run_id: str, commit: str, dirty: bool) -> cards.Card:

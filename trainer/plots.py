@@ -12,7 +12,7 @@ from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import ConfusionMatrixDisplay, PrecisionRecallDisplay, RocCurveDisplay
 
 from trainer.metrics import Floats, Ints
-from trainer.store import Result
+from trainer.results import Result
 
 matplotlib.use("Agg")
 

@@ -9,8 +9,8 @@ import msgspec
 from lab.card import Spread
 from lab.ledger import Comparison
 from lab.problem import LOSSES, METRICS, Choice
+from trainer.results import Result
 from trainer.significance import lead_of
-from trainer.store import Result
 
 
 def ranked(results: Mapping[str, Result], metric: str) -> list[str]:

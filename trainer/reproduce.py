@@ -21,7 +21,7 @@ from lab.settings import ROOT, Settings
 from trainer import lineage, recipe
 from trainer.export import predict
 from trainer.ingest import md5
-from trainer.store import Paths, Result, read_results
+from trainer.results import Paths, Result, read_results
 
 # Sums may differ in their last digits between processors.
 METRIC_TOLERANCE = 1e-9

@@ -22,7 +22,7 @@ from trainer.export import RefusedError, check_bounds, export, predict
 from trainer.ingest import md5
 from trainer.model_card import make_card
 from trainer.promise import calibration, promises
-from trainer.store import Paths, Result, write_candidate, write_json
+from trainer.results import Paths, Result, write_candidate, write_json
 from trainer.threshold import allowed_misses, check_recall, choose_threshold
 from trainer.validate import read, validate
 

@@ -71,7 +71,7 @@ def cases(models: Models, other: Path) -> list[Case]:
 def _own(models: Models, bodies: dict[str, Path], other: Path) -> list[Case]:
     granian, record, linear = _granian(), bodies["record"], _ours(models, LINEAR)
     neighbours = _ours(models, NEIGHBOURS)
-    # The other servers run without api/server.py, because that imports the API.
+    # The other servers run without api/workers.py, because that imports the API.
     plain = [str(BIN / "granian"), *granian[granian.index("--interface") : -1]]
     empty, bare = ([*plain, f"{APPS}.empty:{target}"] for target in ("server", "bare"))
     threads = [plain[0], *("--interface", "wsgi", "--factory", "--blocking-threads", "32", "--workers", str(WORKERS))]

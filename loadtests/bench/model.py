@@ -24,7 +24,7 @@ from lab.settings import ROOT, Settings
 from trainer import lineage
 from trainer.evaluate import build, table
 from trainer.model_card import make_card
-from trainer.store import Paths, Result, read_results
+from trainer.results import Paths, Result, read_results
 from trainer.train import dataset
 
 LINEAR, NEIGHBOURS = "logistic-regression", "k-nearest-neighbours"

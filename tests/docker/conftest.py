@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab import containers
+from launcher import docker as containers
 from tests.conftest import Lab, make_lab
 
 PROJECT = f"lab-test-{os.getpid()}"
@@ -66,12 +66,12 @@ def boxed(tmp_path_factory) -> Iterator[Lab]:
     """A lab that is up in containers, its champion served."""
     made = in_containers(tmp_path_factory.mktemp("boxed"))
     try:
-        done = made.run(sys.executable, "-m", "lab", "up")
+        done = made.run(sys.executable, "-m", "launcher", "up")
         (made.root / "up.log").write_text(done.stdout)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
         yield made
     finally:
-        made.run(sys.executable, "-m", "lab", "reset", "--yes", seconds=300)
+        made.run(sys.executable, "-m", "launcher", "reset", "--yes", seconds=300)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ def clone(tmp_path):
 
 
 def refused(clone, **env: str) -> str:
-    done = clone.run(sys.executable, "-m", "lab", "up", seconds=300, **env)
+    done = clone.run(sys.executable, "-m", "launcher", "up", seconds=300, **env)
     assert done.returncode != 0, done.stdout
     assert done.stderr.startswith("error: "), done.stderr
     assert "What to do: " in done.stderr, done.stderr
@@ -81,8 +81,8 @@ def test_a_fault_in_params_does_not_keep_it_from_stopping(clone):
     (clone.root / ".lab" / "engine").write_text("docker")
     clone.run(sys.executable, "-c", "from lab import settings as s; s.remember(s.draw(s.load()))")
     (clone.root / "params.yaml").write_text("name: [")
-    assert "nothing was running" in clone.python("-m", "lab", "down")
-    assert "down" in clone.run(sys.executable, "-m", "lab", "status").stdout
+    assert "nothing was running" in clone.python("-m", "launcher", "down")
+    assert "down" in clone.run(sys.executable, "-m", "launcher", "status").stdout
 
 
 @pytest.mark.parametrize("line", ["API_WORKERS=abc", "START_SECONDS=soon", "EVENTS_MB=-1"])
@@ -95,5 +95,5 @@ def test_a_fault_in_env_does_not_keep_it_from_stopping(clone, line):
         file.write(f"{line}\n")
     values = {name: value for name, value in clone.env.items() if name != line.partition("=")[0]}
     edited = Lab(clone.root, values)
-    assert "nothing was running" in edited.python("-m", "lab", "down")
-    assert line.partition("=")[0] in edited.run(sys.executable, "-m", "lab", "up").stderr
+    assert "nothing was running" in edited.python("-m", "launcher", "down")
+    assert line.partition("=")[0] in edited.run(sys.executable, "-m", "launcher", "up").stderr

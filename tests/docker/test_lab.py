@@ -16,8 +16,8 @@ from dotenv import dotenv_values
 
 from lab import env_file
 from lab.registry import Registry
-from lab.services import CONTAINERS
 from lab.settings import SETTINGS
+from launcher.services import CONTAINERS
 from tests.conftest import Lab, free_port
 from tests.docker.conftest import PROJECT, docker, inspect, ours
 from tests.emulator import Emulator
@@ -36,7 +36,7 @@ def recorded(lab) -> set[str]:
 
 
 def well(lab) -> bool:
-    return lab.run(sys.executable, "-m", "lab", "status").returncode == 0
+    return lab.run(sys.executable, "-m", "launcher", "status").returncode == 0
 
 
 def test_compose_finds_nothing_to_say(boxed):
@@ -100,7 +100,7 @@ def test_what_is_killed_comes_back(boxed, name):
 
 def test_a_second_training_is_followed(boxed):
     """`make train` with another metric: the same candidates, decided anew, nothing registered twice."""
-    done = boxed.run(sys.executable, "-m", "lab", "train", "--metric", "recall")
+    done = boxed.run(sys.executable, "-m", "launcher", "train", "--metric", "recall")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert "recall" in done.stdout
     assert eventually(lambda: boxed.api("GET", "/readyz")[0] == 200)
@@ -108,7 +108,7 @@ def test_a_second_training_is_followed(boxed):
 
 def test_a_version_is_reproduced_where_it_was_trained(boxed):
     """`make reproduce` in the trainer's container, from the commit."""
-    done = boxed.run(sys.executable, "-m", "lab", "reproduce", "--version", "1")
+    done = boxed.run(sys.executable, "-m", "launcher", "reproduce", "--version", "1")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert [line.split()[1] for line in done.stdout.splitlines() if not line.startswith("note")] == ["same"] * 4
 
@@ -117,7 +117,7 @@ def test_locust_and_dask_on_their_profiles(boxed):
     """Locust's page loads the API; the trainer's search runs on the cluster."""
     profiles = {"COMPOSE_PROFILES": "locust,dask"}
     try:
-        done = boxed.run(sys.executable, "-m", "lab", "up", **profiles)
+        done = boxed.run(sys.executable, "-m", "launcher", "up", **profiles)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
         page = boxed.url("LOCUST_PORT")
         assert urllib3.request("POST", f"{page}/swarm", fields={"user_count": "2", "spawn_rate": "2"}).status == 200
@@ -257,10 +257,10 @@ def test_down_and_up_keep_everything(boxed):
     docker("run", "--detach", "--label", label, "--network", f"{PROJECT}_aws", f"lab/api:{PROJECT}", "sleep", "900")
     _, answer = boxed.api("POST", "/predict", BENIGN)
     version = answer["model"]["version"]
-    assert boxed.run(sys.executable, "-m", "lab", "down").returncode == 0
+    assert boxed.run(sys.executable, "-m", "launcher", "down").returncode == 0
     assert ours("container") == ours("network") == set()
     assert docker("ps", "--all", "--quiet", "--filter", f"label={label}") == ""
-    done = boxed.run(sys.executable, "-m", "lab", "up")
+    done = boxed.run(sys.executable, "-m", "launcher", "up")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert "running the first pipeline" not in done.stdout
     assert boxed.api("GET", "/readyz")[1]["version"] == version
@@ -271,9 +271,9 @@ def test_down_and_up_keep_everything(boxed):
 
 def test_logs_and_changed_settings(boxed):
     """`make logs` shows a service's own; a changed setting makes anew what it concerns, and only that."""
-    assert "0.0.0.0:8000" in boxed.run(sys.executable, "-m", "lab", "logs", "api").stdout
+    assert "0.0.0.0:8000" in boxed.run(sys.executable, "-m", "launcher", "logs", "api").stdout
     before = {name: inspect(name)["Id"] for name in NAMES}
-    done = boxed.run(sys.executable, "-m", "lab", "up", API_WORKERS="1")
+    done = boxed.run(sys.executable, "-m", "launcher", "up", API_WORKERS="1")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     changed = {name for name in NAMES if inspect(name)["Id"] != before[name]}
     assert changed == {"api"}
@@ -296,7 +296,7 @@ def test_what_cannot_work_stops_nothing_and_is_not_kept(boxed, name, value, said
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         value = {"taken": str(holder.getsockname()[1]), "clash": boxed.env["S3_PORT"]}.get(value, value)
-        done = boxed.run(sys.executable, "-m", "lab", "up", **{name: value})
+        done = boxed.run(sys.executable, "-m", "launcher", "up", **{name: value})
     assert done.returncode == 1
     assert said in done.stderr
     assert (boxed.root / ".env").read_bytes() == kept
@@ -307,10 +307,10 @@ def test_what_cannot_work_stops_nothing_and_is_not_kept(boxed, name, value, said
 def test_ports_change_hands(boxed):
     """A port that one of the lab's own containers has may go to another of them."""
     ports = {"API_PORT": boxed.env["DASHBOARD_PORT"], "DASHBOARD_PORT": boxed.env["API_PORT"]}
-    done = boxed.run(sys.executable, "-m", "lab", "up", **ports)
+    done = boxed.run(sys.executable, "-m", "launcher", "up", **ports)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert Lab(boxed.root, boxed.env | ports).api("POST", "/predict", BENIGN)[0] == 200
-    done = boxed.run(sys.executable, "-m", "lab", "up")
+    done = boxed.run(sys.executable, "-m", "launcher", "up")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
 
 

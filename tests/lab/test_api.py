@@ -20,7 +20,7 @@ import pytest
 import urllib3
 
 from lab.registry import Registry, Version
-from lab.services import SERVICES
+from launcher.services import SERVICES
 from tests.conftest import own_processes
 from tests.lab.conftest import BENIGN, Load, eventually, store
 from tests.recorded import written
@@ -148,7 +148,7 @@ def test_all_others_are_killed_and_predictions_go_on(lab):
             assert eventually(lambda n=before: len(load.answers) > n + 100)
             assert eventually(lambda n=names: all(_of(lab, name) for name in n)), "supervisord starts them again"
     assert load.failures == []
-    assert eventually(lambda: lab.run(sys.executable, "-m", "lab", "status").returncode == 0, 120)
+    assert eventually(lambda: lab.run(sys.executable, "-m", "launcher", "status").returncode == 0, 120)
 
 
 def _of(lab, name: str) -> list[psutil.Process]:

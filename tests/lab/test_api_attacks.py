@@ -17,7 +17,7 @@ import pytest
 
 from api.connections import CONNECTIONS
 from api.routes import SWAGGER_UI
-from lab.compose import api_memory
+from launcher.compose import api_memory
 from tests.bodies import worst, worst_batches
 from tests.lab.conftest import WORKERS, Api, eventually
 from tests.lab.requests import GOOD, HOST, JSON, RECORD, SIZES, post, send, tell

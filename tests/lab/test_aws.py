@@ -18,7 +18,7 @@ def _listens(port: int) -> bool:
 
 def test_it_is_off_unless_asked_for(lab):
     """Neither started nor waited for nor in the table; AWS=1 brings it, behind its key, and AWS=0 takes it away."""
-    port, up = int(lab.env["AWS_PORT"]), (sys.executable, "-m", "lab", "up")
+    port, up = int(lab.env["AWS_PORT"]), (sys.executable, "-m", "launcher", "up")
     assert not _listens(port)
     try:
         done = lab.run(*up, AWS="1")
@@ -33,4 +33,4 @@ def test_it_is_off_unless_asked_for(lab):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert "AWS stand-in" not in done.stdout
     assert not _listens(port)
-    assert lab.run(sys.executable, "-m", "lab", "status").returncode == 0
+    assert lab.run(sys.executable, "-m", "launcher", "status").returncode == 0

@@ -15,8 +15,8 @@ from lab import card, ledger, problem
 from lab.errors import LabError
 from lab.registry import Registry
 from lab.settings import SETTINGS, Settings
-from trainer import choose
-from trainer.store import Paths
+from trainer import promote
+from trainer.results import Paths
 
 
 class Line:
@@ -100,7 +100,7 @@ def attempt(lab, name: str, **changes: str):
     """The choice for the lab's trained models under another model name, so that each begins with nothing."""
     stated = msgspec.structs.replace(problem.load(lab.root / "params.yaml"), name=name)
     floors = msgspec.structs.replace(stated.choice, floors={})
-    return choose.choose(settings_of(lab, **changes), stated, Paths(lab.root), floors, choose.Person("a test"))
+    return promote.promote(settings_of(lab, **changes), stated, Paths(lab.root), floors, promote.Person("a test"))
 
 
 @pytest.mark.parametrize(

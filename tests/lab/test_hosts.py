@@ -98,7 +98,7 @@ def test_allowed_hosts_are_a_setting(lab, tmp_path):
         server.kill()
         server.wait()
     before = (lab.root / ".env").read_text()
-    done = lab.run(sys.executable, "-m", "lab", "up", ALLOWED_HOSTS="https://lab.example.com")
+    done = lab.run(sys.executable, "-m", "launcher", "up", ALLOWED_HOSTS="https://lab.example.com")
     assert done.returncode == 1
     assert "'https://lab.example.com', which is not a host name" in done.stderr
     assert (lab.root / ".env").read_text() == before

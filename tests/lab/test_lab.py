@@ -136,7 +136,7 @@ READ_LEDGER = (
 
 def test_the_same_again_registers_nothing(lab):
     """Same data, same parameters, same code: one version, one entry in the ledger, and the report says why."""
-    said = lab.python("-m", "lab", "train")
+    said = lab.python("-m", "launcher", "train")
     assert said.count("didn't change, skipping") == 3
     assert "unchanged: " in said
     assert "accuracy" in said
@@ -152,7 +152,7 @@ def test_a_lock_file_that_dvc_left_empty_is_made_again(lab):
     lock = lab.root / "dvc.lock"
     before = lock.read_text()
     lock.write_text("")
-    said = lab.python("-m", "lab", "train")
+    said = lab.python("-m", "launcher", "train")
     assert said.count("is cached") == 3
     assert lock.read_text() == before
     assert "up to date" in lab.run("dvc", "status", "dvc.yaml").stdout
@@ -161,7 +161,7 @@ def test_a_lock_file_that_dvc_left_empty_is_made_again(lab):
 def test_up_again_is_harmless(lab):
     """A second `up` starts nothing, trains nothing and ends with the table."""
     before = {p.pid for p in own_processes(lab)}
-    said = lab.python("-m", "lab", "up")
+    said = lab.python("-m", "launcher", "up")
     assert "champion version 1 is served" in said
     after = {p.pid for p in own_processes(lab)}
     assert before <= after
@@ -187,7 +187,7 @@ def test_dvc_pull_gives_the_bytes_back(lab):
 def test_a_killed_api_comes_back(lab):
     """supervisord starts it again, and it serves the champion."""
     for process in own_processes(lab):
-        if "api.server" in " ".join(process.cmdline()):
+        if "api.workers" in " ".join(process.cmdline()):
             process.kill()
 
     def ready() -> bool:
@@ -201,7 +201,7 @@ def test_a_killed_api_comes_back(lab):
 
 def test_mlflow_away_is_one_message_and_no_broken_champion(lab):
     """`train` with MLflow away fails with what to do; the champion goes on answering."""
-    done = lab.run(sys.executable, "-m", "lab", "train", MLFLOW_URL="http://127.0.0.1:9")
+    done = lab.run(sys.executable, "-m", "launcher", "train", MLFLOW_URL="http://127.0.0.1:9")
     assert done.returncode == 1
     assert "nothing usable answers at http://127.0.0.1:9/" in done.stderr
     assert "What to do" in done.stderr

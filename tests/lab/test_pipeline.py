@@ -39,7 +39,7 @@ def test_an_earlier_revision_and_three_lines_more(lab):
     params.write_text(text.replace("candidates:", "candidates:\n" + FOREST.rstrip() + "\n  #", 1))
     commit(lab, "earlier revision, a forest")
 
-    said = lab.python("-m", "lab", "train")
+    said = lab.python("-m", "launcher", "train")
     assert "468 rows ingested" in said
     assert "random-forest: trained, ONNX agrees" in said
     assert "promoted: " in said
@@ -81,7 +81,7 @@ def test_an_altered_package_is_refused_and_the_old_one_serves(lab):
     champion.move(Ledger(settings_of(lab), NAME), registry, bad.number, good.number, forced)
     assert eventually(lambda: "its card says" in lab.api("GET", "/readyz")[1]["registry"])
     assert lab.api("POST", "/predict", BENIGN)[1]["model"]["version"] == good.number
-    said = lab.python("-m", "trainer", "choose")
+    said = lab.python("-m", "trainer", "promote")
     assert "the champion's package is not sound" in said
     assert registry.champion().number == good.number
     assert eventually(lambda: lab.api("GET", "/readyz")[1]["registry"] == "followed")
@@ -96,7 +96,7 @@ def test_a_stage_that_fails_stops_the_pipeline(lab):
         text.replace("mitoses: {type: integer, min: 1, max: 10}", "mitoses: {type: integer, min: 1, max: 9}")
     )
     try:
-        done = lab.run(sys.executable, "-m", "lab", "train")
+        done = lab.run(sys.executable, "-m", "launcher", "train")
     finally:
         params.write_text(text)
     assert done.returncode == 1

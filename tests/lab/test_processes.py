@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from lab.services import SERVICES
+from launcher.services import SERVICES
 from tests.conftest import own_processes
 from tests.lab.conftest import BENIGN, Api, Load, command, eventually
 
@@ -178,7 +178,7 @@ def _whole(lab) -> tuple[psutil.Process, set[int]] | None:
                 listening.add(process.pid)
         supervisord = _supervisord(lab)
         children = supervisord.children() if supervisord else []
-        first = next((p for p in children if "api.server" in " ".join(p.cmdline())), None)
+        first = next((p for p in children if "api.workers" in " ".join(p.cmdline())), None)
         if first and listening == {first.pid, *(child.pid for child in first.children())} and len(listening) == 3:
             return first, listening
     return None
@@ -190,10 +190,10 @@ def test_up_after_a_killed_supervisor(lab):
         before = {process.pid for process in own_processes(lab)}
         _supervisord(lab).kill()
         time.sleep(seconds)
-        said = lab.python("-m", "lab", "up")
+        said = lab.python("-m", "launcher", "up")
         assert "ending what a killed supervisord left behind" in said
         assert not before & {process.pid for process in own_processes(lab)}
-        done = lab.run(sys.executable, "-m", "lab", "status")
+        done = lab.run(sys.executable, "-m", "launcher", "status")
         assert done.returncode == 0, done.stdout
 
 
@@ -204,8 +204,8 @@ def test_status_is_green_when_up_has_said_so(lab, name):
         with contextlib.suppress(psutil.Error):
             if process.environ().get("SUPERVISOR_PROCESS_NAME") == name:
                 process.kill()
-    lab.python("-m", "lab", "up")
-    done = lab.run(sys.executable, "-m", "lab", "status")
+    lab.python("-m", "launcher", "up")
+    done = lab.run(sys.executable, "-m", "launcher", "status")
     assert done.returncode == 0, done.stdout
 
 
@@ -228,19 +228,19 @@ def test_a_second_command_says_which_one_is_running(lab):
     before = {process.pid for process in own_processes(lab)}
     with first_command(lab, "train") as first:
         for words in (["up"], ["train"], ["down"], ["reset", "--yes"]):
-            done = lab.run(sys.executable, "-m", "lab", *words)
+            done = lab.run(sys.executable, "-m", "launcher", *words)
             assert done.returncode == 1
             assert f"make train (pid {first.pid}) is running in this folder" in done.stderr
             assert "What to do" in done.stderr
-        assert lab.run(sys.executable, "-m", "lab", "status").returncode == 0
+        assert lab.run(sys.executable, "-m", "launcher", "status").returncode == 0
     assert before <= {process.pid for process in own_processes(lab)}
-    lab.python("-m", "lab", "up")
+    lab.python("-m", "launcher", "up")
 
 
 def test_two_ups_at_once(lab):
     """One brings the lab up, the other says so; the lab is whole."""
-    lab.python("-m", "lab", "down")
-    words = [sys.executable, "-m", "lab", "up"]
+    lab.python("-m", "launcher", "down")
+    words = [sys.executable, "-m", "launcher", "up"]
     both = [
         subprocess.Popen(words, cwd=lab.root, env=lab.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -249,7 +249,7 @@ def test_two_ups_at_once(lab):
     (winner,) = [pid for pid, (_, _, code) in said.items() if code == 0]
     (loser,) = [pid for pid, (_, _, code) in said.items() if code == 1]
     assert f"make up (pid {winner}) is running in this folder" in said[loser][1]
-    assert lab.run(sys.executable, "-m", "lab", "status").returncode == 0
+    assert lab.run(sys.executable, "-m", "launcher", "status").returncode == 0
 
 
 def test_events_are_deleted_as_the_settings_say(serve, tmp_path):

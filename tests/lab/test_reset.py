@@ -21,30 +21,30 @@ def _supervisord(lab) -> psutil.Process | None:
 
 def test_a_service_that_cannot_start_shows_its_own_log(lab):
     """The end of its log and where the rest is; with the fault mended, `up` starts it again."""
-    lab.python("-m", "lab", "down")
+    lab.python("-m", "launcher", "down")
     entry = lab.root / "api" / "__init__.py"
     text = entry.read_text()
     entry.write_text("this is no Python\n" + text)
-    done = lab.run(sys.executable, "-m", "lab", "up")
+    done = lab.run(sys.executable, "-m", "launcher", "up")
     entry.write_text(text)
     assert done.returncode == 1
     assert "API does not start. Its log ends:" in done.stderr
     assert "SyntaxError" in done.stderr
     assert "api.log" in done.stderr
-    assert "is served" in lab.python("-m", "lab", "up")
+    assert "is served" in lab.python("-m", "launcher", "up")
 
 
 def test_reset_asks_and_leaves_nothing_running(lab):
     """Without a terminal it refuses, `no` keeps the state, --yes removes it, orphans of a killed supervisor too."""
     _supervisord(lab).kill()
     assert eventually(lambda: _supervisord(lab) is None)
-    refused = lab.run(sys.executable, "-m", "lab", "reset")
+    refused = lab.run(sys.executable, "-m", "launcher", "reset")
     assert refused.returncode == 1
     assert "asks before it removes" in refused.stderr
     ours, theirs = pty.openpty()
     os.write(ours, b"no\n")
     said = subprocess.run(
-        [sys.executable, "-m", "lab", "reset"],
+        [sys.executable, "-m", "launcher", "reset"],
         cwd=lab.root,
         env=lab.env,
         stdin=theirs,
@@ -53,7 +53,7 @@ def test_reset_asks_and_leaves_nothing_running(lab):
     )
     assert b"nothing was removed" in said.stdout
     assert (lab.root / ".lab" / "mlflow" / "mlflow.db").is_file()
-    lab.python("-m", "lab", "reset", "--yes")
+    lab.python("-m", "launcher", "reset", "--yes")
     assert not (lab.root / ".lab").exists()
     assert own_processes(lab) == []
     assert (lab.root / ".env").is_file()
@@ -61,7 +61,7 @@ def test_reset_asks_and_leaves_nothing_running(lab):
 
 def test_another_table_needs_no_python(lab):
     """`make up PARAMS=…` in a fresh state: other names, bounds and classes, real-valued features, the same lab."""
-    said = lab.python("-m", "lab", "up", PARAMS=CRABS)
+    said = lab.python("-m", "launcher", "up", PARAMS=CRABS)
     assert "champion version 1 is served" in said
     assert "wrote examples/crabs/dvc.yaml" in said
     card = lab.api("GET", "/model")[1]["card"]

@@ -20,8 +20,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab import certificate
 from lab.settings import ROOT
+from launcher import certificate
 from tests.conftest import Lab, free_port, own_processes
 from tests.lab.conftest import eventually
 from tests.lab.page import ask

@@ -110,7 +110,7 @@ def test_the_pipeline_from_a_hostile_shell(alone):
     done = make(alone, "train", "METRIC=recall")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert alone.python("-c", READ_LEDGER).strip() in ("1", "2")
-    assert "unchanged" in alone.python("-m", "trainer", "choose") + done.stdout
+    assert "unchanged" in alone.python("-m", "trainer", "promote") + done.stdout
     data = alone.root / "data" / "dataset.csv"
     before = data.read_bytes()
     data.unlink()

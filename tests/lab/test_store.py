@@ -31,7 +31,7 @@ def test_a_lost_store_is_noticed(lab):
         client.delete_object(Bucket="lab", Key=key)
     client.delete_bucket(Bucket="lab")
     try:
-        done = lab.run(sys.executable, "-m", "lab", "up")
+        done = lab.run(sys.executable, "-m", "launcher", "up")
     finally:
         with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
             client.create_bucket(Bucket="lab")
@@ -44,4 +44,4 @@ def test_a_lost_store_is_noticed(lab):
     place = str(lab.root / ".lab" / "s3") if lab.env["ENGINE"] == "embedded" else "the volume"
     assert f"{place}" in done.stderr
     assert "`make reset`, then `make up`" in done.stderr
-    assert f"version {version} is served" in lab.python("-m", "lab", "up")
+    assert f"version {version} is served" in lab.python("-m", "launcher", "up")

@@ -1,4 +1,4 @@
-"""A stand-in for Elasticsearch, Kibana and the API, and services/elasticsearch/setup.py and smoke.py led to it."""
+"""A stand-in for Elasticsearch, Kibana and the API. provision.py and elk_smoke.py are led to it."""
 
 from __future__ import annotations
 
@@ -121,9 +121,9 @@ def stand_in() -> Iterator[type[StandIn]]:
     httpd.server_close()
 
 
-def load_setup(server: type[StandIn], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """setup.py, hurried, and led to the stand-in."""
-    spec = importlib.util.spec_from_file_location("elastic_setup", ELASTIC / "setup.py")
+def load_provision(server: type[StandIn], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """provision.py, hurried, and led to the stand-in."""
+    spec = importlib.util.spec_from_file_location("elastic_provision", ELASTIC / "provision.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
@@ -138,9 +138,9 @@ def load_setup(server: type[StandIn], monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @contextmanager
 def load_smoke(server: type[StandIn], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """smoke.py, hurried, led to the stand-in, and everything there that it looks for."""
+    """elk_smoke.py, hurried, led to the stand-in, and everything there that it looks for."""
     monkeypatch.syspath_prepend(str(ELASTIC))
-    module = importlib.import_module("smoke")
+    module = importlib.import_module("tests.elk_smoke")
     monkeypatch.setattr(module, "ARRIVAL_SECONDS", 0.1)
     for name in ("API_PORT", "ELASTICSEARCH_PORT", "KIBANA_PORT"):
         monkeypatch.setenv(name, server.url.rpartition(":")[2])
@@ -159,5 +159,5 @@ def load_smoke(server: type[StandIn], monkeypatch: pytest.MonkeyPatch) -> Iterat
         "/api/saved_objects/_export": b"\n".join(json.dumps(line).encode() for line in export),
     }
     yield module
-    sys.modules.pop("smoke")
-    sys.modules.pop("setup")
+    sys.modules.pop("tests.elk_smoke")
+    sys.modules.pop("provision")

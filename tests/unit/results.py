@@ -11,7 +11,7 @@ import numpy as np
 from lab import problem
 from lab.card import Recipe
 from lab.settings import ROOT
-from trainer.store import Result
+from trainer.results import Result
 
 CANCER = problem.load(ROOT / "params.yaml")
 

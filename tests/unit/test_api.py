@@ -12,8 +12,8 @@ import pytest
 
 from api import create_app
 from api.alerts import Alerts
-from api.bake import bake
 from api.connections import CONNECTIONS
+from api.embed_model import embed
 from api.trace import TraceFilter, trace_id
 from lab.errors import LabError
 from lab.events import Writer
@@ -176,7 +176,7 @@ def image(settings, package, tmp_path) -> dict[str, str]:
     (tmp_path / "package" / "card.json").write_bytes(msgspec.json.encode(described))
     (tmp_path / "package" / "model.onnx").write_bytes(onnx)
     (tmp_path / "package" / "version").write_text("3\n")
-    bake(tmp_path / "package", tmp_path / "baked")
+    embed(tmp_path / "package", tmp_path / "baked")
     return {**settings, "PACKAGE_DIR": str(tmp_path / "baked")}
 
 
@@ -204,14 +204,14 @@ def test_no_unsound_package_is_baked(image, tmp_path):
         if altered is not None:
             model.write_bytes(altered)
         with pytest.raises(LabError):
-            bake(tmp_path / "package", tmp_path / "other")
+            embed(tmp_path / "package", tmp_path / "other")
         model.touch()
     model.write_bytes(whole)
     (tmp_path / "package" / "version").write_text("latest")
     with pytest.raises(LabError):
-        bake(tmp_path / "package", tmp_path / "other")
+        embed(tmp_path / "package", tmp_path / "other")
     (tmp_path / "empty").mkdir()
-    assert bake(tmp_path / "empty", tmp_path / "other") is None
+    assert embed(tmp_path / "empty", tmp_path / "other") is None
     assert not list((tmp_path / "other").iterdir())
 
 

@@ -53,10 +53,26 @@ def test_the_stand_ins_replace_what_is_pulled_and_nothing_else():
     assert stand_ins.keys() == pulled
 
 
+def test_only_the_trainers_image_holds_the_launcher():
+    """Its pipeline is run by the launcher; no other image copies launcher/ or may read it from the build context."""
+    listed = ["git", "ls-files", "-co", "--exclude-standard", "*Dockerfile"]
+    files = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    texts = {file: (ROOT / file).read_text() + _ignore(file) for file in files if not file.startswith("tests/")}
+    holders = {file for file, text in texts.items() if re.search(r"^(COPY .*|!)launcher\b", text, re.M)}
+    assert holders == {"trainer/Dockerfile"}
+    for file in texts.keys() - holders:
+        assert not re.search(r"^COPY (--\S+ )*(\.|\*|\./) ", texts[file], re.M), f"{file} copies the whole context"
+        assert _ignore(file).startswith("*\n"), f"{file}: its build context is not empty by default"
+
+
+def _ignore(file: str) -> str:
+    return (ROOT / f"{file}.dockerignore").read_text()
+
+
 @pytest.mark.parametrize(
     ("image", "modules"),
     [
-        ("api", "api.rsgi, api.server, api.bake, api.apm, lab.trial, lab.operators"),
+        ("api", "api.server, api.workers, api.embed_model, api.apm, lab.trial, lab.operators"),
         ("dashboard", "lab.hosts, lab.http, dashboard.client, streamlit"),
         ("aws", "localstack.guard, localstack.confine"),
     ],

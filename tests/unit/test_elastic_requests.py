@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, unquote
 import pytest
 
 from lab.settings import ROOT, SETTINGS
-from tests.unit.elastic import load_setup, load_smoke, stand_in
+from tests.unit.elastic import load_provision, load_smoke, stand_in
 
 CLIENT = ROOT / "tests" / "elasticsearch"
 MODULES = CLIENT / "node_modules"
@@ -75,7 +75,7 @@ MISTAKES = [
 def _requests() -> list[Request]:
     """Each request of the scripts to Elasticsearch once: method, path with its query, JSON body or None."""
     with stand_in() as server, pytest.MonkeyPatch.context() as monkeypatch:
-        assert load_setup(server, monkeypatch).main(["elasticsearch"]) == 0
+        assert load_provision(server, monkeypatch).main(["elasticsearch"]) == 0
         with load_smoke(server, monkeypatch) as smoke:
             assert smoke.main() == 0
         return _arrived(server)

@@ -19,7 +19,7 @@ from lab.errors import LabError
 from tests import hostile
 from tests.unit.results import CANCER, promise, recipe, result
 from tests.unit.test_trainer import typed
-from trainer import choose, decide, hold, incumbent, simulate
+from trainer import gate, hold, incumbent, promote, simulate
 from trainer.recipe import check_card
 
 # Ten pairs of folds each, the least that the test gives a verdict on.
@@ -29,10 +29,10 @@ NOISY = [0.85, 0.99, 0.86, 0.97, 0.84, 0.99, 0.86, 0.98, 0.85, 0.99]
 CHOICE = problem.Choice(metric="roc_auc", floors={"roc_auc": 0.8})
 
 
-def champion(scores: list[float], name: str = "old", fingerprint: str = "old", **changes) -> decide.Champion:
+def champion(scores: list[float], name: str = "old", fingerprint: str = "old", **changes) -> gate.Champion:
     promises = msgspec.convert({"roc_auc": promise(scores), "recall": promise(scores)}, dict[str, Promise])
     values = {"folds": {"roc_auc": scores, "recall": scores}, "promises": promises, "data_md5": "", **changes}
-    return decide.Champion(recipe(name), fingerprint, **values)
+    return gate.Champion(recipe(name), fingerprint, **values)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def champion(scores: list[float], name: str = "old", fingerprint: str = "old", *
 )
 def test_the_gate(results, present, action, name, reason):
     """Promote a first or better candidate, reject another, and say why."""
-    decision = decide.decide(results, present, CHOICE, folds=10)
+    decision = gate.decide(results, present, CHOICE, folds=10)
     assert (decision.action, decision.candidate) == (action, name)
     assert reason in decision.reason
 
@@ -68,11 +68,11 @@ def test_the_gate(results, present, action, name, reason):
 def test_a_lead_below_delta_is_no_reason():
     """Even if it is the same in nearly every fold."""
     slightly = [score + 0.001 + 1e-6 * i for i, score in enumerate(GOOD)]
-    decision = decide.decide({"a": result("a", slightly)}, champion(GOOD), CHOICE, folds=10)
+    decision = gate.decide({"a": result("a", slightly)}, champion(GOOD), CHOICE, folds=10)
     assert decision.action == "rejected"
     assert decision.figures.p_value < 1e-6
     exact = msgspec.structs.replace(CHOICE, delta=0.0)
-    assert decide.decide({"a": result("a", slightly)}, champion(GOOD), exact, folds=10).action == "promoted"
+    assert gate.decide({"a": result("a", slightly)}, champion(GOOD), exact, folds=10).action == "promoted"
 
 
 def test_alpha_is_shared_among_the_challengers():
@@ -80,14 +80,14 @@ def test_alpha_is_shared_among_the_challengers():
     alphas = []
     for others in range(4):
         results = {"a": result("a", BETTER), **{f"b{i}": result(f"b{i}", GOOD) for i in range(others)}}
-        alphas.append(decide.decide(results, champion(GOOD), CHOICE, folds=10).figures.alpha)
+        alphas.append(gate.decide(results, champion(GOOD), CHOICE, folds=10).figures.alpha)
     assert alphas == pytest.approx([0.05, 0.025, 0.05 / 3, 0.0125])
 
 
 def test_a_missed_floor_of_the_champion_in_office_is_reported():
     """Whatever becomes of the candidates."""
     floors = msgspec.structs.replace(CHOICE, floors={"roc_auc": 0.95})
-    decision = decide.decide({"a": result("a", GOOD)}, champion(GOOD), floors, folds=10)
+    decision = gate.decide({"a": result("a", GOOD)}, champion(GOOD), floors, folds=10)
     assert decision.action == "rejected"
     assert decision.missed_floors == ["roc_auc 0.9100 does not reach the floor 0.95"]
 
@@ -103,21 +103,21 @@ def test_a_promotion_on_changed_data_is_held_when_there_is_a_reason(scores):
         asked.append(candidate)
         return ["its labels look wrong"]
 
-    decision = decide.decide(results, champion(GOOD), CHOICE, folds=10, holds=holds)
+    decision = gate.decide(results, champion(GOOD), CHOICE, folds=10, holds=holds)
     assert (decision.action, decision.figures.holds, asked) == ("held", ["its labels look wrong"], [name])
     assert "its labels look wrong" in decision.reason
-    forced = decide.decide(results, champion(GOOD), CHOICE, folds=10, holds=holds, accept=True)
+    forced = gate.decide(results, champion(GOOD), CHOICE, folds=10, holds=holds, accept=True)
     assert (forced.action, forced.figures.holds) == ("forced", ["its labels look wrong"])
     same = {name: result(name, scores, "new")}
-    assert decide.decide(same, champion(GOOD), CHOICE, folds=10, holds=holds).action == "promoted"
+    assert gate.decide(same, champion(GOOD), CHOICE, folds=10, holds=holds).action == "promoted"
 
 
 def test_a_champion_that_cannot_be_compared_blocks_nothing():
     """A person decides on the best candidate."""
     present = champion(GOOD, folds={}, promises={}, fault="it cannot be fitted any more")
-    decision = decide.decide({"a": result("a", GOOD)}, present, CHOICE, folds=10)
+    decision = gate.decide({"a": result("a", GOOD)}, present, CHOICE, folds=10)
     assert (decision.action, decision.figures.holds) == ("held", ["it cannot be fitted any more"])
-    assert decide.decide({"a": result("a", GOOD)}, present, CHOICE, folds=10, accept=True).action == "forced"
+    assert gate.decide({"a": result("a", GOOD)}, present, CHOICE, folds=10, accept=True).action == "forced"
 
 
 def entries(*kinds: tuple[type, bool]) -> list[ledger.AnyEntry]:
@@ -139,12 +139,12 @@ def entries(*kinds: tuple[type, bool]) -> list[ledger.AnyEntry]:
 def test_what_was_rolled_back_stays_rolled_back(history, barred):
     """The same recipe on the same data, until a person lets it be promoted again; on other data it may compete."""
     results = {"a": result("a", GOOD, data_md5="d"), "b": result("b", GOOD, data_md5="d")}
-    reasons = choose._rolled_back(entries(*history), results)
+    reasons = promote._rolled_back(entries(*history), results)
     assert set(reasons) == ({"a"} if barred else set())
-    decision = decide.decide({"a": results["a"]}, None, CHOICE, folds=10, rolled_back=reasons)
+    decision = gate.decide({"a": results["a"]}, None, CHOICE, folds=10, rolled_back=reasons)
     assert decision.action == ("rejected" if barred else "promoted")
     assert ("RETRY=1" in decision.reason) == barred
-    assert not choose._rolled_back(entries(*history), {"a": result("a", GOOD, data_md5="other")})
+    assert not promote._rolled_back(entries(*history), {"a": result("a", GOOD, data_md5="other")})
 
 
 # The rules of `trainer.hold`.

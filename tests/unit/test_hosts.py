@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lab import settings
 from lab.errors import LabError
 from lab.hosts import LOOPBACK, Guard, allowed_hosts, host_name
-from lab.preflight import check_sockets
+from launcher.preflight import check_sockets
 
 OURS = allowed_hosts("lab.example.com")
 

@@ -13,10 +13,11 @@ from importlib.metadata import version
 import msgspec
 import pytest
 
-from lab import card, errors, pipeline, preflight, problem, settings
+from lab import card, errors, problem, settings
 from lab.errors import LabError
-from lab.services import SERVICES
 from lab.settings import ROOT
+from launcher import pipeline, preflight
+from launcher.services import SERVICES
 from trainer import lineage
 from trainer.lineage import CODE
 
@@ -124,7 +125,7 @@ SHAPELESS = {
     "lab/strict_yaml.py": "parses params.yaml, whose values the fingerprint covers",
     "trainer/cluster.py": "chooses where the fits run",
     "trainer/lineage.py": "computes the fingerprint",
-    "trainer/store.py": "keeps results in files",
+    "trainer/results.py": "keeps results in files",
     "trainer/warned.py": "collects warnings",
 }
 

@@ -7,8 +7,8 @@ import re
 import pytest
 from supervisor.datatypes import byte_size
 
-from lab import embedded
 from lab.settings import ROOT, Settings
+from launcher import supervisor
 from tests.unit.test_parity import programs
 
 MOST = 150 * 2**20
@@ -38,11 +38,11 @@ def test_no_service_writes_a_log_elsewhere():
 )
 def test_the_end_of_a_log_that_was_begun_anew(tmp_path, monkeypatch, new, old, shown):
     """It goes back into the file before."""
-    monkeypatch.setattr(embedded, "LOGS", tmp_path)
+    monkeypatch.setattr(supervisor, "LOGS", tmp_path)
     for name, letter, lines in (("api.log", "n", new), ("api.log.1", "o", old)):
         if lines:
             (tmp_path / name).write_text("".join(f"{letter}{number}\n" for number in range(lines)))
-    found = embedded.log_end(Settings({}), "api").split("\n")
+    found = supervisor.log_end(Settings({}), "api").split("\n")
     first, _, rest = shown.partition(" … ")
     assert (found[0], found[-len(rest.split()) :] if rest else []) == (first, rest.split())
     assert len(found) == (15 if rest else 1)

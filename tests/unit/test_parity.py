@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from lab.services import CONTAINERS, ELASTIC, SERVICES
 from lab.settings import ROOT, SETTINGS
+from launcher.services import CONTAINERS, ELASTIC, SERVICES
 
 # What only containers have, and why.
 MORE = {

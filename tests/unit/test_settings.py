@@ -8,10 +8,11 @@ import socket
 import pytest
 import yaml
 
-from lab import compose, container_preflight, preflight, settings, values
+from lab import settings, values
 from lab.errors import LabError
-from lab.services import CONTAINERS, SERVICES
 from lab.settings import GRPC_OFFSET, NAMES, ROOT, SETTINGS
+from launcher import compose, docker_preflight, preflight
+from launcher.services import CONTAINERS, SERVICES
 from tests.conftest import free_port
 
 S3, STORE, API = {"S3_ACCESS_KEY", "S3_SECRET_KEY"}, {"POSTGRES_PASSWORD"}, {"API_KEY"}
@@ -171,7 +172,7 @@ def test_each_container_has_its_own_secrets_only():
 
 def test_compose_asks_the_shell_for_nothing(monkeypatch, drawn):
     """Every variable in compose.yaml has the lab's value, whatever the shell holds under that name."""
-    monkeypatch.setattr(container_preflight, "_info", lambda _form: "")
+    monkeypatch.setattr(docker_preflight, "_info", lambda _form: "")
     asked = set(re.findall(r"\$\{(\w+)", (ROOT / "compose.yaml").read_text()))
     for name in asked - {"DOCKER_GID"}:
         monkeypatch.setenv(name, "of-another-project")
@@ -181,7 +182,7 @@ def test_compose_asks_the_shell_for_nothing(monkeypatch, drawn):
 
 def test_composes_own_variables_still_count(monkeypatch, drawn, env_file):
     """COMPOSE_PROFILES comes from the shell or from .env, as Compose itself reads it."""
-    monkeypatch.setattr(container_preflight, "_info", lambda _form: "")
+    monkeypatch.setattr(docker_preflight, "_info", lambda _form: "")
     monkeypatch.setattr(compose, "DOTENV", env_file)
     env_file.write_text("COMPOSE_PROFILES=dask\n")
     monkeypatch.delenv("COMPOSE_PROFILES", raising=False)

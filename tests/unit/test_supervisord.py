@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lab import embedded, preflight, settings, supervisord
+from lab import settings
 from lab.errors import LabError
 from lab.settings import ROOT
+from launcher import preflight, supervisor, supervisord
 
 
 def programs(folder: Path, **values: str) -> dict:
@@ -19,7 +20,7 @@ def programs(folder: Path, **values: str) -> dict:
     drawn = settings.load(settings.draw(settings.load({})) | values)
     places = {"LAB_STATE": str(folder / ".lab"), "LAB_ROOT": str(folder), "LAB_BIN": str(folder / ".venv" / "bin")}
     supervisord.VALUES.clear()
-    supervisord.VALUES.update(embedded._told(drawn) | places)
+    supervisord.VALUES.update(supervisor._told(drawn) | places)
     options = supervisord.Options()
     options.realize(["-c", str(ROOT / "services" / "supervisord.conf"), "-n"])
     return {program.name: program for group in options.process_group_configs for program in group.process_configs}

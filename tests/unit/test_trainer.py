@@ -20,11 +20,11 @@ from lab.errors import LabError
 from lab.operators import inspect
 from lab.settings import ROOT
 from tests.unit.results import CANCER, result
-from trainer import decide, evaluate, ingest, metrics, validate
+from trainer import evaluate, gate, ingest, metrics, validate
 from trainer.export import RefusedError, export, predict
 from trainer.model_card import make_card
 from trainer.recipe import check_estimator
-from trainer.store import Result
+from trainer.results import Result
 from trainer.train import finish
 
 SOURCE = (ROOT / CANCER.source.path).read_text()
@@ -204,7 +204,7 @@ def test_what_the_api_would_refuse_is_refused_when_it_is_trained(tmp_path):
     assert "the API would not serve it" in result.refused
     assert "bounds of mitoses" in result.refused
     assert model == b""
-    assert decide.decide({"x": result}, None, problem.Choice(), folds=2).action == "rejected"
+    assert gate.decide({"x": result}, None, problem.Choice(), folds=2).action == "rejected"
 
 
 def test_the_export_has_the_same_bytes_in_every_process():

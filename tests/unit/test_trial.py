@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from api import create_app
-from api.bake import bake
+from api.embed_model import embed
 from lab import package, trial
 from lab.errors import LabError
 from lab.http import TooLargeError, UnreachableError
@@ -108,10 +108,10 @@ def test_what_is_kept_or_baked_is_tried_too(served, tmp_path):
         (folder / name).write_bytes(content)
     (folder / "version").write_text("3")
     with pytest.raises(LabError, match="graph in a graph"):
-        bake(folder, tmp_path / "baked")
+        embed(folder, tmp_path / "baked")
     (folder / "card.json").write_bytes(corpus.CARDS["a path for a name"])
     with pytest.raises(LabError, match="not valid"):
-        bake(folder, tmp_path / "baked")
+        embed(folder, tmp_path / "baked")
 
 
 def test_what_the_registry_does_not_give_is_no_fault_of_the_package(served):
@@ -268,7 +268,9 @@ def test_a_follower_that_is_stuck_shows(served):
 
 def test_the_server_imports_nothing_of_the_trial():
     """ONNX's own package costs 10 MB a process: only the trial has it."""
-    program = "import sys, api.bake, api.rsgi; print([name for name in sys.modules if name.split('.')[0] == 'onnx'])"
+    program = (
+        "import sys, api.embed_model, api.server; print([name for name in sys.modules if name.split('.')[0] == 'onnx'])"
+    )
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_DIR")}
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)

@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Flask, Response
 
-from api.rsgi import Server
+from api.server import Server
 
 
 def create_app() -> Flask:

@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 
-from lab import container_preflight, env_file, problem
+from lab import env_file, problem
 from lab.errors import LabError
 from lab.settings import ENV_FILE as DOTENV
 from lab.settings import ROOT, SETTINGS, STATE, Settings
+from launcher import docker_preflight
 
 NAME = "docker"
 # What compose.yaml is called by where nothing else is said.
@@ -35,7 +36,7 @@ def _told(settings: Settings) -> dict[str, str]:
         name = problem.load(settings.params).name
     except LabError:  # a fault in params.yaml must not keep anybody from stopping the lab
         name = "unknown"
-    user, group = container_preflight.owner()
+    user, group = docker_preflight.owner()
     # Compose and Docker have variables of their own. They are no settings of the lab, so they are read as Compose does.
     shell = {**env_file.read(DOTENV), **os.environ}
     profiles = [shell.get("COMPOSE_PROFILES", ""), "" if settings.lite else "elastic"]
@@ -46,7 +47,7 @@ def _told(settings: Settings) -> dict[str, str]:
         "MODEL_NAME": name,
         "LAB_UID": str(user),
         "LAB_GID": str(group),
-        "DOCKER_GID": shell.get("DOCKER_GID") or str(container_preflight.socket_group()),
+        "DOCKER_GID": shell.get("DOCKER_GID") or str(docker_preflight.socket_group()),
         "API_MEMORY": f"{api_memory(settings.number('API_WORKERS', 1, 64))}m",
         # An attestation would make every build another image, and every `up` other containers.
         "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",

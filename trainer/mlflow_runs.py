@@ -20,7 +20,7 @@ from lab.registry import PACKAGE
 from lab.settings import Settings
 from trainer import lineage, mlflow_model, plots
 from trainer.model_card import make_card
-from trainer.store import OOF_FILE, Paths, Result, read_oof
+from trainer.results import OOF_FILE, Paths, Result, read_oof
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 
 from lab.errors import LabError
-from lab.ground import BIN
-from lab.services import Service, processes
 from lab.settings import GRPC_OFFSET, ROOT, STATE, Settings
+from launcher.process_env import BIN
+from launcher.services import Service, processes
 
 DISK_MB = 1_000
 MEMORY_MB = 1_500

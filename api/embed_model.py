@@ -1,6 +1,6 @@
-"""`python -m api.bake PACKAGE FOLDER`: put a champion's package into the image, where the follower finds it.
+"""`python -m api.embed_model PACKAGE FOLDER`: put a champion's package into the image, where the follower finds it.
 
-PACKAGE holds card.json, model.onnx and `version`, the number it is registered under. An empty one bakes nothing.
+PACKAGE holds card.json, model.onnx and `version`, the number it is registered under. An empty folder changes nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lab.errors import LabError
 VERSION_FILE = "version"
 
 
-def bake(package: Path, folder: Path) -> Path | None:
+def embed(package: Path, folder: Path) -> Path | None:
     """Write the package as it would be kept; raise LabError unless it is whole and can be served."""
     folder.mkdir(parents=True, exist_ok=True)
     if not any(package.iterdir()):
@@ -39,7 +39,7 @@ def bake(package: Path, folder: Path) -> Path | None:
 
 
 def main() -> int:
-    path = bake(Path(sys.argv[1]), Path(sys.argv[2]))
+    path = embed(Path(sys.argv[1]), Path(sys.argv[2]))
     print(f"the package is in {path}" if path else "no package: this image follows the registry")
     return 0
 

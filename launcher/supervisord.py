@@ -1,4 +1,6 @@
-"""Run supervisord with values from standard input: `python -m lab.supervisord -c services/supervisord.conf < JSON`.
+"""Run supervisord with values from standard input.
+
+`python -m launcher.supervisord -c services/supervisord.conf < JSON`
 
 %(ENV_X)s in the file stands for the member X of the JSON object. By itself supervisord would take X from its own
 environment, which every service inherits, and would end a value at the first quote in it.

@@ -16,10 +16,10 @@ from lab.problem import Choice, Problem
 from lab.registry import PACKAGE, Registry, Version
 from lab.settings import Settings
 from trainer import announce, incumbent, lineage, report
-from trainer.decide import Decision, decide
+from trainer.gate import Decision, decide
 from trainer.ingest import md5
-from trainer.record import record, trainings
-from trainer.store import Paths, Result, read_results
+from trainer.mlflow_runs import record, trainings
+from trainer.results import Paths, Result, read_results
 from trainer.train import dataset
 
 E = TypeVar("E", bound=ledger.Entry)
@@ -34,7 +34,7 @@ class Person:
     retry: bool = False
 
 
-def choose(settings: Settings, problem: Problem, paths: Paths, choice: Choice, person: Person) -> Decision:
+def promote(settings: Settings, problem: Problem, paths: Paths, choice: Choice, person: Person) -> Decision:
     """Promote the best candidate, hold or reject it, or find that nothing is new.
 
     Raises LabError when a service is away or the ledger is damaged, and ConflictError when the champion changed

@@ -1,6 +1,6 @@
-"""`python -m lab up|down|status|logs|reset|train|reproduce|settings`; the Makefile calls it.
+"""`python -m launcher up|down|status|logs|reset|train|reproduce|settings`; the Makefile calls it.
 
-`pipeline` and `seed` are what `train` and `up` need inside a container.
+`pipeline` and `bucket` are what `train` and `up` need inside a container.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def main(words: list[str] | None = None) -> int:
     if arguments.command == "settings":
         print(settings.example(), end="")
         return 0
-    from lab import lock
+    from launcher import lock
 
     if arguments.command in lock.COMMANDS:
         with lock.held(arguments.command):
@@ -26,25 +26,26 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from lab import pipeline, s3, up
+    from lab import s3
+    from launcher import commands, pipeline
 
     if note := settings.ignored():
         print(note, file=sys.stderr)
     if arguments.command == "up":
-        up.up()
+        commands.up()
     elif arguments.command == "status":
-        return up.status()
+        return commands.status()
     elif arguments.command == "logs":
-        up.logs(arguments.service, arguments.follow)
+        commands.logs(arguments.service, arguments.follow)
     elif arguments.command == "down":
-        up.down()
+        commands.down()
     elif arguments.command == "reset":
-        up.reset(arguments.yes)
+        commands.reset(arguments.yes)
     elif arguments.command == "train":
-        up.train(_options(arguments))
+        commands.train(_options(arguments))
     elif arguments.command == "reproduce":
-        return up.reproduce(arguments.version)
-    elif arguments.command == "seed":
+        return commands.reproduce(arguments.version)
+    elif arguments.command == "bucket":
         s3.ensure_bucket(settings.load())
     else:
         pipeline.run(settings.load(), _options(arguments))
@@ -52,7 +53,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _options(arguments: argparse.Namespace) -> list[str]:
-    """The options of `trainer choose`. A container does not know the person's name, so that it is given here."""
+    """The options of `trainer promote`. A container does not know the person's name, so that it is given here."""
     from lab import ledger
 
     options = ["--by", arguments.by or ledger.person()]
@@ -61,7 +62,7 @@ def _options(arguments: argparse.Namespace) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m lab", description="The lab's services and pipeline.")
+    parser = argparse.ArgumentParser(prog="python -m launcher", description="The lab's services and pipeline.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="start the lab, and train a first champion if there is none")
     commands.add_parser("status", help="what runs, where, and how to sign in")
@@ -82,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         train.add_argument("--by", default="", help="the person's name for the ledger; default: the user's")
     reproduce = commands.add_parser("reproduce", help="rebuild a registered version and compare")
     reproduce.add_argument("--version", type=int, required=True)
-    commands.add_parser("seed", help="make the bucket if it is missing")
+    commands.add_parser("bucket", help="make the bucket if it is missing")
     commands.add_parser("settings", help="every setting, as .env.example")
     return parser
 

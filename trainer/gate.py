@@ -12,8 +12,8 @@ from lab.card import Promise, Recipe, recipe_sha256
 from lab.ledger import Figures
 from lab.problem import LOSSES, Choice, Metric
 from trainer.report import ranked
+from trainer.results import Result
 from trainer.significance import lead_of
-from trainer.store import Result
 
 Action = Literal["promoted", "forced", "held", "rejected", "unchanged"]
 # The reasons why a person must decide on a promotion of the candidate of this name.

@@ -34,7 +34,7 @@ REFUSED_SECONDS = 30.0
 NOT_NOW = (0, 429, 502, 503, 504)
 
 
-class SetupError(Exception):
+class ProvisionError(Exception):
     """What went wrong and what to do about it, for the person who started this."""
 
 
@@ -63,10 +63,10 @@ class Server:
             return 0, str(getattr(error, "reason", error)) or repr(error)
 
     def put(self, path: str, value: Any) -> None:
-        """Send a JSON value, again while the server is not ready for it; raise SetupError unless it is taken."""
+        """Send a JSON value, again while the server is not ready for it; raise ProvisionError unless it is taken."""
         status, said = self.wait("PUT", path, json.dumps(value).encode(), until=_answered)
         if not 200 <= status < 300:
-            raise SetupError(f"{self.name} answered PUT {path} with {status}: {_reason(said)}")
+            raise ProvisionError(f"{self.name} answered PUT {path} with {status}: {_reason(said)}")
 
     def wait(
         self,
@@ -77,21 +77,21 @@ class Server:
         *,
         until: Callable[[int, Any], bool],
     ) -> tuple[int, Any]:
-        """Ask until the answer will do and give it; raise SetupError at the deadline or when the password is wrong."""
+        """Ask until the answer will do; raise ProvisionError at the deadline or when the password is wrong."""
         refused: float | None = None
         while True:
             status, said = self.ask(method, path, body, kind)
             now = time.monotonic()
             refused = (refused or now) if status == 401 else None
             if refused is not None and now - refused >= REFUSED_SECONDS:
-                raise SetupError(
+                raise ProvisionError(
                     f"{self.name} at {self.url} refuses the password of {self.user}: it was changed in Kibana, or "
                     "in .env while an older container runs on. Put the right one into .env, then run `make up`"
                 )
             if status != 401 and until(status, said):
                 return status, said
             if now + PAUSE_SECONDS > self.deadline:
-                raise SetupError(
+                raise ProvisionError(
                     f"{self.name} at {self.url} gave no good answer in time; the last one to {path} was "
                     f"{status or 'none'}: {_reason(said)}. See its log"
                 )
@@ -99,7 +99,7 @@ class Server:
 
 
 def set_up_elasticsearch(server: Server) -> None:
-    """Put the users, roles, lifecycle, templates and data streams there; raise SetupError."""
+    """Put the users, roles, lifecycle, templates and data streams there; raise ProvisionError."""
     health = "/_cluster/health?wait_for_status=yellow&timeout=5s"
     server.wait("GET", health, until=lambda status, _: status == 200)
     server.put("/_security/user/kibana_system/_password", {"password": secret("KIBANA_PASSWORD")})
@@ -120,7 +120,7 @@ def set_up_elasticsearch(server: Server) -> None:
 
 
 def set_up_kibana(server: Server) -> None:
-    """Import data views and dashboards over those of the same id; raise SetupError."""
+    """Import data views and dashboards over those of the same id; raise ProvisionError."""
     # Kibana answers 503 until it can serve, then 200, even when a plugin is degraded.
     server.wait("GET", "/api/status", until=lambda status, _: status == 200)
     objects = b"".join(path.read_bytes().rstrip(b"\n") + b"\n" for path in sorted(OBJECTS.glob("*.ndjson")))
@@ -129,22 +129,24 @@ def set_up_kibana(server: Server) -> None:
     status, said = server.wait("POST", path, body, kind, until=_answered)
     if status != 200 or not isinstance(said, dict) or not said.get("success"):
         faults = said.get("errors", said) if isinstance(said, dict) else said
-        raise SetupError(f"Kibana did not import all of {OBJECTS.name} ({status or 'no answer'}): {_reason(faults)}")
+        raise ProvisionError(
+            f"Kibana did not import all of {OBJECTS.name} ({status or 'no answer'}): {_reason(faults)}"
+        )
     print(f"{said['successCount']} data views and dashboards")
 
 
 def read(path: Path) -> Any:
-    """The JSON value of a file; raise SetupError that names it."""
+    """The JSON value of a file; raise ProvisionError that names it."""
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise SetupError(f"{path}: {error}") from error
+        raise ProvisionError(f"{path}: {error}") from error
 
 
 def secret(name: str) -> str:
-    """The value of the environment variable; raise SetupError when it is not set."""
+    """The value of the environment variable; raise ProvisionError when it is not set."""
     if not (value := os.environ.get(name, "")):
-        raise SetupError(f"{name} is not set; `make up` draws it and keeps it in .env")
+        raise ProvisionError(f"{name} is not set; `make up` draws it and keeps it in .env")
     return value
 
 
@@ -159,7 +161,7 @@ def _wait_for_template(server: Server, path: str, name: str) -> None:
     path = f"{path}/{urllib.parse.quote(name)}"
     status, said = server.wait("GET", path, until=lambda status, said: _answered(status, said) and status != 404)
     if status != 200:
-        raise SetupError(f"{server.name} answered GET {path} with {status}: {_reason(said)}")
+        raise ProvisionError(f"{server.name} answered GET {path} with {status}: {_reason(said)}")
 
 
 def _create_data_stream(server: Server, name: str) -> None:
@@ -167,7 +169,7 @@ def _create_data_stream(server: Server, name: str) -> None:
     status, said = server.wait("PUT", f"/_data_stream/{name}", until=_answered)
     there = isinstance(said, dict) and "resource_already_exists_exception" in json.dumps(said.get("error"))
     if status != 200 and not there:
-        raise SetupError(f"{server.name} did not make the data stream {name} ({status}): {_reason(said)}")
+        raise ProvisionError(f"{server.name} did not make the data stream {name} ({status}): {_reason(said)}")
     print(f"data stream {name}{' (there)' if there else ''}")
 
 
@@ -209,7 +211,7 @@ def main(arguments: list[str]) -> int:
     try:
         deadline = time.monotonic() + float(os.environ.get("SETUP_SECONDS") or 300)
         set_up(Server(name, os.environ.get(address) or default, "elastic", secret("ELASTIC_PASSWORD"), deadline))
-    except SetupError as error:
+    except ProvisionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

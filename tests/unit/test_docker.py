@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lab import compose, container_preflight, containers, engine, ground, preflight, settings
-from lab.console import Progress
+from lab import settings
 from lab.errors import LabError
+from launcher import compose, docker, docker_preflight, engine, preflight, state
+from launcher.console import Progress
 
 
 @pytest.fixture
@@ -23,18 +24,18 @@ def fake_docker(tmp_path, monkeypatch):
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/usr/bin{os.pathsep}/bin")
-        monkeypatch.setattr(containers, "WAIT_SECONDS", 1)
+        monkeypatch.setattr(docker, "WAIT_SECONDS", 1)
 
-    containers.fault.cache_clear()
-    container_preflight._info.cache_clear()
-    monkeypatch.setattr(container_preflight, "MADE_WITH", tmp_path / "images.json")
+    docker.fault.cache_clear()
+    docker_preflight._info.cache_clear()
+    monkeypatch.setattr(docker_preflight, "MADE_WITH", tmp_path / "images.json")
     monkeypatch.setattr(preflight, "STATE", tmp_path)
-    monkeypatch.setattr(ground, "MADE_BY", tmp_path / "engine")
-    monkeypatch.setattr(ground, "STATE", tmp_path)
+    monkeypatch.setattr(state, "MADE_BY", tmp_path / "engine")
+    monkeypatch.setattr(state, "STATE", tmp_path)
     monkeypatch.setattr(settings, "ENV_FILE", tmp_path / ".env")
     yield make
-    containers.fault.cache_clear()
-    container_preflight._info.cache_clear()
+    docker.fault.cache_clear()
+    docker_preflight._info.cache_clear()
 
 
 def script(compose: str = "2.26.1", server: str = "26.1", buildx: str = "0.13", info: str = "") -> str:
@@ -62,8 +63,8 @@ def script(compose: str = "2.26.1", server: str = "26.1", buildx: str = "0.13", 
 def test_an_engine_that_is_not_fit(fake_docker, text, said):
     """`auto` runs processes then; who asks for containers is told why not, and what to do."""
     fake_docker(text)
-    assert said in containers.fault().message
-    assert "ENGINE=embedded" in containers.fault().remedy
+    assert said in docker.fault().message
+    assert "ENGINE=embedded" in docker.fault().remedy
     assert engine.choose(settings.load({})).NAME == "embedded"
     with pytest.raises(LabError, match=said):
         engine.choose(settings.load({"ENGINE": "docker"}))
@@ -73,9 +74,9 @@ def test_an_engine_that_is_not_fit(fake_docker, text, said):
 def test_containers_where_they_can_run(fake_docker, version):
     """`auto` takes them, unless this lab's state was made by the other engine; then every command goes on with that."""
     fake_docker(script(compose=version))
-    assert containers.fault() is None
+    assert docker.fault() is None
     assert engine.choose(settings.load({})).NAME == "docker"
-    ground.remember("embedded")
+    state.note_engine("embedded")
     assert engine.choose(settings.load({})).NAME == "embedded"
     assert engine.present(settings.load({"ENGINE": "docker"})).NAME == "embedded"
     with pytest.raises(LabError, match="kept by the embedded engine"):
@@ -112,26 +113,26 @@ def test_too_little_memory(fake_docker, lite, running, needed, way_out):
     """What is not there yet needs, and the next smaller form of the lab."""
     fake_docker(script(info="echo 1000000000"))
     with pytest.raises(LabError, match=f"needs {needed} MB of memory; Docker may use 953 MB") as caught:
-        container_preflight.check(settings.load({"LITE": lite}), [], running)
+        docker_preflight.check(settings.load({"LITE": lite}), [], running)
     assert way_out in caught.value.remedy
 
 
 def test_too_little_disk(fake_docker, monkeypatch):
     """Where Docker keeps its images."""
     fake_docker(script(info='case "$*" in *Root*) echo /;; esac'))
-    monkeypatch.setattr(container_preflight, "DISK_MB", 10**9)
-    monkeypatch.setattr(container_preflight, "MEMORY_MB", 1)
+    monkeypatch.setattr(docker_preflight, "DISK_MB", 10**9)
+    monkeypatch.setattr(docker_preflight, "MEMORY_MB", 1)
     with pytest.raises(LabError, match="are free on the disk of /;"):
-        container_preflight.check(settings.load({"LITE": "1"}), [], {})
+        docker_preflight.check(settings.load({"LITE": "1"}), [], {})
 
 
 def test_whose_files_they_are(fake_docker):
     """The clone's owner; to a rootless engine that is root."""
     fake_docker(script())
-    assert container_preflight.owner() == (settings.ROOT.stat().st_uid, settings.ROOT.stat().st_gid)
+    assert docker_preflight.owner() == (settings.ROOT.stat().st_uid, settings.ROOT.stat().st_gid)
     fake_docker(script(info="echo [name=seccomp name=rootless]"))
-    container_preflight._info.cache_clear()
-    assert container_preflight.owner() == (0, 0)
+    docker_preflight._info.cache_clear()
+    assert docker_preflight.owner() == (0, 0)
 
 
 def test_a_clone_that_others_cannot_read(tmp_path):
@@ -140,7 +141,7 @@ def test_a_clone_that_others_cannot_read(tmp_path):
     folder.mkdir(mode=0o755)
     (folder / "x.yml").touch(mode=0o600)
     with pytest.raises(LabError, match=r"x\.yml can be read by its owner alone"):
-        container_preflight._check_readable(folder)
+        docker_preflight._check_readable(folder)
 
 
 @pytest.mark.parametrize(
@@ -158,15 +159,15 @@ def test_few_memory_maps_are_a_note(fake_docker, tmp_path, monkeypatch, capsys, 
         pytest.skip("not Linux")
     answers = """*"config --format json") echo '{"services": {}}';; "ps "*) ;;"""
     fake_docker(script(info=f"echo {host}").replace("esac", f"{answers} esac"))
-    monkeypatch.setattr(container_preflight, "MAP_COUNT", wanted)
+    monkeypatch.setattr(docker_preflight, "MAP_COUNT", wanted)
     for name in ("MEMORY_MB", "ELASTIC_MEMORY_MB", "DISK_MB", "ELASTIC_DISK_MB"):
-        monkeypatch.setattr(container_preflight, name, 1)
+        monkeypatch.setattr(docker_preflight, name, 1)
     monkeypatch.setattr(preflight, "check_ports", lambda *_: None)
     monkeypatch.setattr(compose, "ENV_FILE", tmp_path / "compose.env")
-    monkeypatch.setattr(containers, "ROOT", tmp_path)
-    monkeypatch.setattr(containers, "LOG", tmp_path / "log" / "compose.log")
+    monkeypatch.setattr(docker, "ROOT", tmp_path)
+    monkeypatch.setattr(docker, "LOG", tmp_path / "log" / "compose.log")
     values = dict.fromkeys((row.name for row in settings.SETTINGS if row.secret), "x")
-    containers.start(settings.load({**values, "LITE": lite}), Progress())
+    docker.start(settings.load({**values, "LITE": lite}), Progress())
     out = capsys.readouterr().out
     assert "the services are up" in out
     assert ("note: vm.max_map_count is" in out) == ("sudo sysctl -w vm.max_map_count=" in out) == said
@@ -179,7 +180,7 @@ def test_the_memory_asked_for_is_three_quarters_of_elastics_limits():
         if service["restart"] == "unless-stopped" and service.get("profiles", ["elastic"]) == ["elastic"]:
             number, unit = re.fullmatch(r"(?:\$\{\w+:-)?(\d+)([mg])\}?", service["mem_limit"]).groups()
             limits["profiles" in service] += int(number) * {"m": 1, "g": 1024}[unit]
-    lite, elastic = container_preflight.MEMORY_MB, container_preflight.ELASTIC_MEMORY_MB
+    lite, elastic = docker_preflight.MEMORY_MB, docker_preflight.ELASTIC_MEMORY_MB
     assert elastic == pytest.approx(0.75 * limits[True], abs=50)
     assert lite < limits[False]
     readme = (settings.ROOT / "README.md").read_text()

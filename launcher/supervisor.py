@@ -19,13 +19,16 @@ import msgspec
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
-from lab import certificate, pipeline, preflight, problem
-from lab.console import Progress
+from lab import problem
 from lab.errors import LabError
-from lab.ground import BIN, CHECK, REPRODUCE, environment, refused_table, remember
-from lab.services import Service
-from lab.services import processes as wanted
 from lab.settings import ROOT, STATE, Settings
+from launcher import certificate, pipeline, preflight
+from launcher.console import Progress
+from launcher.pipeline import CHECK, REPRODUCE, refused_table
+from launcher.process_env import BIN, environment
+from launcher.services import Service
+from launcher.services import processes as wanted
+from launcher.state import note_engine
 
 NAME = "embedded"
 SOCKET = STATE / "run" / "supervisor.sock"
@@ -69,7 +72,7 @@ def start(settings: Settings, progress: Progress) -> None:
         if own_processes():
             progress.done("ending what a killed supervisord left behind")
             stop(settings)
-        remember(NAME)
+        note_engine(NAME)
         progress.done("starting the services as processes")
         _supervise(settings)
     else:
@@ -119,7 +122,7 @@ def _supervise(settings: Settings) -> None:
     (STATE / "run" / "metrics").mkdir(mode=0o700)
     SOCKET.unlink(missing_ok=True)
     STARTED_WITH.write_text(_started_with(settings))
-    command = [sys.executable, "-m", "lab.supervisord", "-c", str(ROOT / "services" / "supervisord.conf")]
+    command = [sys.executable, "-m", "launcher.supervisord", "-c", str(ROOT / "services" / "supervisord.conf")]
     done = subprocess.run(
         command,
         cwd=ROOT,

@@ -11,11 +11,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab import ground, http, preflight, s3
-from lab.console import Progress
+from lab import http, s3
 from lab.errors import LabError
-from lab.ground import AWS_CONFIG
 from lab.settings import ROOT, STATE, Settings
+from launcher import preflight, process_env
+from launcher.console import Progress
+from launcher.process_env import AWS_CONFIG
+
+REPRODUCE = ["-m", "trainer", "reproduce", "--version"]
+CHECK = ["-m", "trainer", "check"]
 
 PUSH_SECONDS, FRESH_SECONDS = 900, 120
 # The settings that the trainer needs.
@@ -26,7 +30,7 @@ NEEDED = (
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
-def seed(settings: Settings) -> None:
+def prepare_stores(settings: Settings) -> None:
     """Make the bucket and tell DVC where it is; quick and harmless when that was done."""
     configure_dvc(settings)
     try:
@@ -40,13 +44,13 @@ def seed(settings: Settings) -> None:
 
 
 def run(settings: Settings, options: Sequence[str] = ()) -> None:
-    """Reproduce the dataset and the candidates, push them, choose the champion with the `options` of `trainer choose`.
+    """Reproduce the dataset and the candidates, push them, choose the champion with the `options` of `trainer promote`.
 
     Raises LabError when a stage fails, after the stage's own message, or when a service is away.
     """
     preflight.check_git()
     definition = definition_for(settings)
-    seed(settings)
+    prepare_stores(settings)
     http.request("GET", f"{settings.mlflow_url}/health", timeout=5)
     _remove_empty_lock(settings)
     _call(settings, "the pipeline", ["dvc", "repro", str(definition)])
@@ -54,7 +58,7 @@ def run(settings: Settings, options: Sequence[str] = ()) -> None:
         # DVC knows the training from its cache or from dvc.lock. The models are not in either.
         _call(settings, "the training", ["dvc", "repro", "--single-item", "--force", f"{definition}:train"])
     _call(settings, "pushing the data to S3", ["dvc", "push", str(definition)], PUSH_SECONDS)
-    _call(settings, "the choice", [sys.executable, "-m", "trainer", "choose", *options])
+    _call(settings, "the choice", [sys.executable, "-m", "trainer", "promote", *options])
 
 
 def _is_fresh(settings: Settings) -> bool:
@@ -142,7 +146,7 @@ def environment(settings: Settings) -> dict[str, str]:
     return {
         **{name: value for name, value in os.environ.items() if name.lower() in PROXIES},
         **http.direct(settings.s3_url, settings.mlflow_url),
-        **ground.environment({name: settings.values[name] for name in NEEDED}),
+        **process_env.environment({name: settings.values[name] for name in NEEDED}),
         "EVENTS_DIR": os.environ.get("EVENTS_DIR") or str(STATE / "events"),
         "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
         "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
@@ -172,3 +176,10 @@ def _call(settings: Settings, what: str, command: list[str], seconds: int | None
             reader.join(timeout=10)
     if process.returncode:
         raise LabError(f"{what} failed; the reason stands above", "mend it, then run `make train`")
+
+
+def refused_table(settings: Settings, said: str) -> LabError:
+    """The error for a table that the trainer's check refused; `said` is the output of that check."""
+    # Compose prints lines of its own before the error.
+    reason = said[max(said.find("error: "), 0) :].removeprefix("error: ").strip()
+    return LabError(f"{settings['PARAMS']} cannot be trained on; nothing was changed. The reason:\n{reason[:4_000]}")

@@ -14,13 +14,18 @@ from typing import Any
 
 from uuid_utils import uuid4, uuid7
 
+from api.access import ROUTES, Gate
+from api.bodies import BODY, FAULT
 from api.codec import MAX_RECORD, Body
-from api.environ import BEGUN, BODY, FAULT, FIELDS, OTHER_CLIENT, SOURCE
-from api.gate import ROUTES, Gate
 from api.metrics import Metrics
-from api.replies import broken, refused
+from api.responses import FIELDS, broken, refused
 from api.trace import trace_id
 from lab.events import CLIENT, CLIENTS, UNKNOWN, NotRecordedError, Request, Writer
+
+# The member of WSGI's `environ` that holds the time at which the request began, in ns.
+BEGUN = "lab.begun"
+OTHER_CLIENT = "other client"
+SOURCE = "lab.source"
 
 # Bytes that a body may have: a record of a hundred features fits in the first, a batch of ten thousand in the second.
 LIMITS = {"/predict": MAX_RECORD, "/predict/batch": 16 * 2**20, "/feedback": 64 * 1024}

@@ -7,14 +7,15 @@ import sys
 import time
 from collections.abc import Sequence
 
-from lab import containers, http, ledger, lock, pipeline, preflight, problem, settings, store
-from lab import engine as engines
-from lab.console import Progress, table
-from lab.engine import Engine
+from lab import http, ledger, problem, settings
 from lab.errors import LabError
 from lab.registry import Registry, Version
 from lab.settings import ENV_FILE, SETTINGS, STATE, Settings
 from lab.values import check
+from launcher import docker, lock, pipeline, preflight, store
+from launcher import engine as engines
+from launcher.console import Progress, table
+from launcher.engine import Engine
 
 API_SECONDS = 60
 # Time within which all services must be healthy at once, after each has answered.
@@ -37,7 +38,7 @@ def up() -> None:
     check(values)
     progress = Progress()
     by_itself = values["ENGINE"] == "auto" and engine.NAME == "embedded" and shutil.which("docker")
-    if by_itself and (fault := containers.fault()):
+    if by_itself and (fault := docker.fault()):
         progress.done(f"without containers: {fault.message}")
     engine.check(values)
     settings.remember(_lasting(asked))
@@ -48,7 +49,7 @@ def up() -> None:
     engine.start(values, progress)
     for name, value in settings.remember(asked).items():
         progress.done(f"kept {name}={value} in .env")
-    pipeline.seed(values)
+    pipeline.prepare_stores(values)
     registry = Registry(values.mlflow_url, stated.name)
     if champion := registry.champion():
         store.check(registry, champion, engine.store(values))
@@ -101,7 +102,7 @@ def status() -> int:
 
 
 def train(options: Sequence[str] = ()) -> None:
-    """Run the pipeline and choose the champion, with the options of `trainer choose`."""
+    """Run the pipeline and choose the champion, with the options of `trainer promote`."""
     values = settings.load()
     engine = engines.present(values)
     try:

@@ -9,15 +9,16 @@ import subprocess
 import time
 from collections.abc import Sequence
 
-from lab import compose, container_preflight, pipeline
-from lab.compose import NAME as NAME
-from lab.compose import ask, project
-from lab.compose import states as states
-from lab.console import Progress
 from lab.errors import LabError
-from lab.ground import CHECK, REPRODUCE, refused_table, remember
-from lab.services import CONTAINERS, ELASTIC, Service
 from lab.settings import ROOT, STATE, Settings
+from launcher import compose, docker_preflight, pipeline
+from launcher.compose import NAME as NAME
+from launcher.compose import ask, project
+from launcher.compose import states as states
+from launcher.console import Progress
+from launcher.pipeline import CHECK, REPRODUCE, refused_table
+from launcher.services import CONTAINERS, ELASTIC, Service
+from launcher.state import note_engine
 
 LOG = STATE / "log" / "compose.log"
 # A first build installs a gigabyte, a first pull fetches four.
@@ -74,7 +75,7 @@ def services(settings: Settings) -> list[Service]:
 
 def check(settings: Settings) -> None:
     compose.check(settings)
-    container_preflight.check(settings, services(settings), states(settings), compose.published(settings))
+    docker_preflight.check(settings, services(settings), states(settings), compose.published(settings))
 
 
 def check_table(settings: Settings, progress: Progress) -> None:
@@ -89,12 +90,12 @@ def start(settings: Settings, progress: Progress) -> None:
     LOG.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     LOG.write_text("")
     running = states(settings)
-    if not settings.lite and (note := container_preflight.map_count_note()):
+    if not settings.lite and (note := docker_preflight.map_count_note()):
         progress.done(f"note: {note}")
     if images := compose.absent(settings):
         _step(settings, progress, f"{', '.join(images)} to be pulled", ["pull", "--quiet", *images.values()])
     _step(settings, progress, "the images to be built", ["build", *compose.built(settings)])
-    remember(NAME)
+    note_engine(NAME)
     compose.leave(settings)
     if settings.lite and (left := running.keys() & compose.names(settings, "elastic")):
         # They are no orphans to Compose, only of a profile that is off.
@@ -110,7 +111,7 @@ def start(settings: Settings, progress: Progress) -> None:
         _step(settings, progress, "the services", words)
     except LabError as error:
         raise _unwell(settings) or error from None
-    container_preflight.remember_images(settings)
+    docker_preflight.remember_images(settings)
     progress.done("the services are up")
 
 
@@ -140,7 +141,7 @@ def train(settings: Settings, options: Sequence[str] = ()) -> None:
     LOG.write_text("")
     # The installed packages are part of what a model depends on, so training uses a current image.
     _step(settings, Progress(), "the trainer's image to be built", ["build", "trainer"])
-    if _trainer(settings, ["-m", "lab", "pipeline", *options]):
+    if _trainer(settings, ["-m", "launcher", "pipeline", *options]):
         raise LabError("the pipeline failed; the reason stands above", "mend it, then run `make train`")
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from lab import containers, embedded, ground
-from lab.console import Progress
 from lab.errors import LabError
-from lab.services import Service
 from lab.settings import Settings
+from launcher import docker, state, supervisor
+from launcher.console import Progress
+from launcher.services import Service
 
 
 class Engine(Protocol):
-    """What an engine does. Both are modules: `lab.embedded` and `lab.containers`."""
+    """What an engine does. Both are modules: `launcher.supervisor` and `launcher.docker`."""
 
     NAME: str
 
@@ -42,7 +42,7 @@ class Engine(Protocol):
         """Where S3 keeps the lab's data, in words."""
 
     def train(self, settings: Settings, options: Sequence[str] = ()) -> None:
-        """Run the pipeline where this engine runs it; the options are those of `trainer choose`."""
+        """Run the pipeline where this engine runs it; the options are those of `trainer promote`."""
 
     def reproduce(self, settings: Settings, version: int) -> int:
         """Rebuild a registered version where this engine trains, compare, and give 0 when it is the same."""
@@ -65,7 +65,7 @@ def choose(settings: Settings) -> Engine:
 
     Raises LabError when the one asked for is not there, or is not the one that made the state.
     """
-    wanted, before = settings["ENGINE"], ground.made_by()
+    wanted, before = settings["ENGINE"], state.made_by()
     if wanted not in ("auto", "docker", "embedded"):
         raise LabError(f"ENGINE is {wanted!r}", "it may be auto, embedded or docker")
     if before and wanted not in ("auto", before):
@@ -74,19 +74,19 @@ def choose(settings: Settings) -> Engine:
             f"go on with it: make up ENGINE={before}; or remove its state first: make reset",
         )
     if wanted == "auto":
-        wanted = before or ("embedded" if containers.fault() else "docker")
+        wanted = before or ("embedded" if docker.fault() else "docker")
     return _named(wanted)
 
 
 def present(settings: Settings) -> Engine:
     """The engine that made this lab's state, whatever ENGINE says; the one for `make up` when there is no state."""
-    before = ground.made_by()
+    before = state.made_by()
     return _named(before) if before else choose(settings)
 
 
 def _named(name: str) -> Engine:
     if name == "docker":
-        if fault := containers.fault():
+        if fault := docker.fault():
             raise LabError(fault.message, fault.remedy)
-        return containers
-    return embedded
+        return docker
+    return supervisor

@@ -12,10 +12,10 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from lab import preflight
 from lab.errors import LabError
-from lab.services import Service
 from lab.settings import ROOT, STATE, Settings
+from launcher import preflight
+from launcher.services import Service
 
 # Memory that the running containers need, and disk space with the images, in MB: first without the Elastic part, then
 # the Elastic part alone. Its memory is an estimate, three quarters of its limits in compose.yaml, because no process

@@ -8,7 +8,8 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
 
-from api.environ import NO_HOST, NO_KEY, NO_ROUTE, OTHER_HOST
+# The reasons for which a request is refused.
+NO_HOST, OTHER_HOST, NO_KEY, NO_ROUTE = "no host", "other host", "no key", "no route"
 
 ROUTES = frozenset(
     {"/predict", "/predict/batch", "/feedback", "/model", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"}
@@ -38,7 +39,7 @@ class Gate:
         self._kind = lru_cache(maxsize=64)(self._look)
 
     def __call__(self, environ: dict[str, Any]) -> str:
-        """One of the faults in `api.environ`, or an empty string when the request is let in."""
+        """One of the reasons above, or an empty string when the request is let in."""
         path = environ["PATH_INFO"]
         host = environ.get("HTTP_HOST", "")
         if not host:

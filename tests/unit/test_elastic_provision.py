@@ -1,4 +1,4 @@
-"""services/elasticsearch/setup.py and smoke.py against a stand-in for Elasticsearch, Kibana and the API."""
+"""provision.py and elk_smoke.py against a stand-in for Elasticsearch, Kibana and the API."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from lab.services import ELASTIC as SERVICES
 from lab.settings import Settings
-from tests.unit.elastic import ECS, TRACES, load_setup, load_smoke, stand_in
+from launcher.services import ELASTIC as SERVICES
+from tests.unit.elastic import ECS, TRACES, load_provision, load_smoke, stand_in
 from tests.unit.test_elastic import ELASTIC, OBJECTS, STREAMS, USERS
 
 # Cut off half-way, not HTTP at all, an error cut off, and a connection closed without a word.
@@ -29,7 +29,7 @@ def server():
 
 @pytest.fixture
 def setup(server, monkeypatch):
-    return load_setup(server, monkeypatch)
+    return load_provision(server, monkeypatch)
 
 
 def test_setup_waits_and_can_run_again(setup, server, capsys):
@@ -130,7 +130,7 @@ def test_smoke_finds_what_it_sent(smoke, server, capsys):
 
 def test_smoke_outlasts_answers_that_are_none(smoke, server, monkeypatch, capsys):
     """Elasticsearch and Kibana are asked again."""
-    monkeypatch.setattr(sys.modules["setup"], "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(sys.modules["provision"], "PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(smoke, "ARRIVAL_SECONDS", 5)
     monkeypatch.setattr(smoke, "predict", lambda _: "p1")
     server.raw.extend(BROKEN)

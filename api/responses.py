@@ -8,11 +8,16 @@ import msgspec
 from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
-from api import environ
+from api.access import NO_HOST, NO_KEY, NO_ROUTE, OTHER_HOST
+from api.bodies import BUSY, LATE
 from api.codec import InvalidError
+from api.middleware import OTHER_CLIENT
 from api.trace import trace_id
 from lab.events import CLIENTS, NotRecordedError
 from lab.package import ModelError
+
+# The member of WSGI's `environ` that holds the names of the wrong fields, for the event.
+FIELDS = "lab.fields"
 
 JSON = "application/json"
 
@@ -32,13 +37,13 @@ def problem(status: int, title: str, detail: str, **more: Any) -> Response:
 
 
 def refused(fault: str) -> Response:
-    """The answer to a request that is refused before a view gets it; `fault` is one of `api.environ`'s."""
+    """The answer to a request that is refused before a view gets it; `fault` is a key of `_REFUSALS`."""
     answer = problem(*_REFUSALS[fault])
-    if fault == environ.NO_KEY:
+    if fault == NO_KEY:
         answer.headers["WWW-Authenticate"] = "ApiKey"
-    if fault == environ.BUSY:
+    if fault == BUSY:
         answer.headers["Retry-After"] = "5"
-    if fault in (environ.LATE, environ.BUSY):
+    if fault in (LATE, BUSY):
         answer.headers["Connection"] = "close"
     return answer
 
@@ -54,21 +59,21 @@ def cut() -> tuple[int, list[tuple[str, str]], bytes]:
 
 
 _REFUSALS = {
-    environ.NO_HOST: (400, "Bad Request", "send one Host header, with a name or an address"),
-    environ.OTHER_HOST: (
+    NO_HOST: (400, "Bad Request", "send one Host header, with a name or an address"),
+    OTHER_HOST: (
         421,
         "Misdirected Request",
         "the name in Host is not a name of this API: use 127.0.0.1 or localhost, or add the name to ALLOWED_HOSTS",
     ),
-    environ.NO_KEY: (401, "Unauthorized", "send the key in X-API-Key"),
-    environ.NO_ROUTE: (404, "Not Found", "this path does not exist: GET /openapi.json lists the paths"),
-    environ.OTHER_CLIENT: (
+    NO_KEY: (401, "Unauthorized", "send the key in X-API-Key"),
+    NO_ROUTE: (404, "Not Found", "this path does not exist: GET /openapi.json lists the paths"),
+    OTHER_CLIENT: (
         400,
         "Bad Request",
         f"X-Client has a value that is not known: send {', '.join(CLIENTS)}, or no such header",
     ),
-    environ.LATE: (408, "Request Timeout", "the body did not arrive in time: send it again, without pauses"),
-    environ.BUSY: (503, "Busy", "the server has too many large requests at this moment: send it again later"),
+    LATE: (408, "Request Timeout", "the body did not arrive in time: send it again, without pauses"),
+    BUSY: (503, "Busy", "the server has too many large requests at this moment: send it again later"),
 }
 
 
@@ -84,7 +89,7 @@ def _invalid(error: InvalidError) -> Response:
     model = current_app.extensions["follower"].model
     named = {part for path in error.faults for part in path}
     known = [feature.name for feature in model.card.features] if model else []
-    request.environ[environ.FIELDS] = [name for name in known if name in named]
+    request.environ[FIELDS] = [name for name in known if name in named]
     if error.faults:
         return problem(422, "Invalid request", error.detail, errors=error.errors)
     return problem(400, "Invalid request", error.detail)

@@ -1,4 +1,4 @@
-"""Shows that the Elastic part really works: python services/elasticsearch/smoke.py, with the lab up in containers.
+"""Shows that the Elastic part really works: python -m tests.elk_smoke, with the lab up in containers.
 
 Sends one prediction to the API and finds it again, as lab_reader: in Elasticsearch by its id, its trace by the trace's
 id, and through Kibana the data view and the dashboards with everything they refer to. Nothing else is written.
@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# It is run by its path, as services are; the lab is run from its clone and not installed.
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+# provision.py is run by its path in a container, so its folder is not a package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "services" / "elasticsearch"))
 
-from setup import Server, SetupError
+from provision import ProvisionError, Server
 
 from lab import http, settings
 from lab.errors import LabError, run
@@ -41,7 +41,7 @@ def main() -> int:
 
     def trace() -> str:
         if not found:
-            raise SetupError("without the event nobody knows its trace")
+            raise ProvisionError("without the event nobody knows its trace")
         span = first(elasticsearch, "traces-apm*", "trace.id", field(found, "trace.id"))
         return f"{field(span, 'trace.id')}, {span.get('transaction', {}).get('name', 'a span of it')}"
 
@@ -53,8 +53,8 @@ def main() -> int:
 def report(name: str, check: Callable[[], str]) -> bool:
     try:
         print(f"found    {name}: {check()}")
-    except (SetupError, KeyError, TypeError, ValueError) as error:
-        print(f"MISSING  {name}: {error if isinstance(error, SetupError) else repr(error)}")
+    except (ProvisionError, KeyError, TypeError, ValueError) as error:
+        print(f"MISSING  {name}: {error if isinstance(error, ProvisionError) else repr(error)}")
         return False
     return True
 
@@ -76,7 +76,7 @@ def predict(lab: settings.Settings) -> str:
 
 
 def first(server: Server, index: str, name: str, value: str) -> dict[str, Any]:
-    """The first document of `index` whose field `name` has the value, waited for; raise SetupError."""
+    """The first document of `index` whose field `name` has the value, waited for; raise ProvisionError."""
     body = json.dumps({"size": 1, "query": {"term": {name: value}}}).encode()
     path = f"/{index}/_search?ignore_unavailable=true"
     _, said = server.wait("POST", path, body, until=lambda status, said: status == 200 and bool(said["hits"]["hits"]))
@@ -100,13 +100,13 @@ def data_view(kibana: Server) -> str:
 
 
 def dashboards(kibana: Server) -> str:
-    """Export the dashboards, for Kibana counts what they miss; raise SetupError if they miss anything."""
+    """Export the dashboards, for Kibana counts what they miss; raise ProvisionError if they miss anything."""
     objects = [{"type": "dashboard", "id": name} for name in DASHBOARDS]
     body = json.dumps({"objects": objects, "includeReferencesDeep": True}).encode()
     _, said = kibana.wait("POST", "/api/saved_objects/_export", body, until=lambda status, _: status == 200)
     lines = [said] if isinstance(said, dict) else [json.loads(line) for line in said.splitlines()]
     if lines[-1]["missingRefCount"] or lines[-1]["excludedObjectsCount"]:
-        raise SetupError(f"the dashboards refer to what is not there: {lines[-1]}")
+        raise ProvisionError(f"the dashboards refer to what is not there: {lines[-1]}")
     return ", ".join(sorted(line["attributes"]["title"] for line in lines if line.get("type") == "dashboard"))
 
 

@@ -1,0 +1,1 @@
+"""Start, stop and look at the lab. No other component imports it."""
