@@ -57,10 +57,10 @@ def create_app(test_config: Mapping[str, str] | None = None) -> Flask:
     events = Writer(Path(config["EVENTS_DIR"]), "api", retention=_retention(config))
     registry = Registry(config["MLFLOW_TRACKING_URI"], config["MODEL_NAME"])
     metrics = Metrics(Path(config["METRICS_DIR"]))
-    baked = Path(config["PACKAGE_DIR"]) if config.get("PACKAGE_DIR") else None
+    package = Path(config["PACKAGE_DIR"]) if config.get("PACKAGE_DIR") else None
     keep = Path(config["KEEP_DIR"])
     alerts = Alerts(events, environment, keep, registry.model)
-    follower = Follower(registry, keep, baked, alerts, metrics)
+    follower = Follower(registry, keep, package, alerts, metrics)
     gate = Gate(config.get("API_KEY", ""), config.get("ALLOWED_HOSTS", ""))
     app.extensions |= {"follower": follower, "events": events, "gate": gate}
     Routes(follower, events, environment, metrics, keyed=bool(config.get("API_KEY"))).register(app)
@@ -78,5 +78,5 @@ def create_app(test_config: Mapping[str, str] | None = None) -> Flask:
 
 
 def _retention(config: Mapping[str, str]) -> Retention:
-    stated = {"days": config.get("EVENTS_DAYS"), "megabytes": config.get("EVENTS_MB")}
-    return Retention(**{name: float(value) for name, value in stated.items() if value})
+    limits = {"days": config.get("EVENTS_DAYS"), "megabytes": config.get("EVENTS_MB")}
+    return Retention(**{name: float(value) for name, value in limits.items() if value})

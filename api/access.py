@@ -10,6 +10,7 @@ from typing import Any
 
 # The reasons for which a request is refused.
 NO_HOST, OTHER_HOST, NO_KEY, NO_ROUTE = "no host", "other host", "no key", "no route"
+OTHER_CLIENT = "other client"
 
 ROUTES = frozenset(
     {"/predict", "/predict/batch", "/feedback", "/model", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"}
@@ -52,16 +53,16 @@ class Gate:
                 return OTHER_HOST
         docs = path.startswith(DOCS_FILES)
         if self._key and not (docs or path in OPEN):
-            given = environ.get("HTTP_X_API_KEY", "").encode("latin-1")
-            if not hmac.compare_digest(given, self._key):
+            header = environ.get("HTTP_X_API_KEY", "").encode("latin-1")
+            if not hmac.compare_digest(header, self._key):
                 return NO_KEY
         return "" if docs or path in ROUTES else NO_ROUTE
 
     def _look(self, host: str) -> str:
-        found = _HOST.fullmatch(host)
-        if found is None:
+        match = _HOST.fullmatch(host)
+        if match is None:
             return WRONG
-        name = found[1].strip("[]").lower().rstrip(".")
+        name = match[1].strip("[]").lower().rstrip(".")
         try:
             address = ip_address(name)
         except ValueError:

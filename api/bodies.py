@@ -106,17 +106,17 @@ class _Arrival:
 
     async def read(self, protocol: HTTPProtocol) -> bool:
         """Read the body and return False when it was cut. A body beyond the limit is read and discarded."""
-        seen, ends = 0, 0
+        position, ends = 0, 0
         async for part in protocol:
-            seen += len(part)
+            position += len(part)
             # Granian yields an empty part at the end, and another one before that after an error or trailers.
             ends += not part
-            if self.body is not None and seen > self._limit:
+            if self.body is not None and position > self._limit:
                 self.drop()
             if self.body is not None:
                 if not self.grow(len(part)):
                     return True
                 self.body += part
-            elif seen > MOST_READ:
+            elif position > MOST_READ:
                 return True
-        return ends == 1 if self._announced is None else seen == self._announced
+        return ends == 1 if self._announced is None else position == self._announced

@@ -213,11 +213,11 @@ def _raw(kind: Any, body: Body) -> Any:
 
 def feedback(card: Card, body: Body) -> tuple[str, str]:
     """Read `{"prediction_id": …, "label": …}` and give both; raise InvalidError that names every fault."""
-    value, wanted = _parse(body), {"prediction_id", "label"}
+    value, fields = _parse(body), {"prediction_id", "label"}
     if not isinstance(value, dict):
         raise InvalidError('the body must be a JSON object {"prediction_id": …, "label": …}')
-    faults: Faults = {(name,): "is missing" for name in sorted(wanted - value.keys())}
-    faults |= {(name,): "is unknown" for name in value.keys() - wanted}
+    faults: Faults = {(name,): "is missing" for name in sorted(fields - value.keys())}
+    faults |= {(name,): "is unknown" for name in value.keys() - fields}
     if "prediction_id" in value and not _is_id(value["prediction_id"]):
         faults["prediction_id",] = "is not the id of a prediction, a UUID"
     classes = (card.classes.negative, card.classes.positive)
@@ -270,14 +270,14 @@ def _no_json(error: Exception) -> InvalidError:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    members = dict(pairs)
+    if len(members) != len(pairs):
         counts = Counter(name for name, _ in pairs)
         twice = (name for name, count in counts.items() if count > 1)
         raise InvalidError(
             "a key is given twice", {(name,): "is given more than once" for name in islice(twice, MAX_LISTED)}
         )
-    return found
+    return members
 
 
 def _is_id(value: Any) -> bool:

@@ -34,10 +34,10 @@ def watch(loop: asyncio.AbstractEventLoop) -> None:
 
     def look() -> None:
         nonlocal full
-        there = _open_files() - before
-        if there >= CONNECTIONS and not full:
+        count = _open_files() - before
+        if count >= CONNECTIONS and not full:
             log.warning("all %d connections of this worker are in use: new ones wait until others end", CONNECTIONS)
-        full = there >= CONNECTIONS
+        full = count >= CONNECTIONS
         loop.call_later(LOOK_SECONDS, look)
 
     def first() -> None:  # Granian listens by now
@@ -49,13 +49,13 @@ def watch(loop: asyncio.AbstractEventLoop) -> None:
 
 def _raise_file_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CONNECTIONS + OTHER_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    limit = CONNECTIONS + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < limit:
         with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard < 0 else min(wanted, hard), hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit if hard < 0 else min(limit, hard), hard))
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        log.warning("the limit on open files is %d, and %d are needed: raise it (ulimit -n)", soft, wanted)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        log.warning("the limit on open files is %d, and %d are needed: raise it (ulimit -n)", soft, limit)
 
 
 def _open_files() -> int:
@@ -71,6 +71,6 @@ def _limit_unread_answers() -> None:
         with contextlib.suppress(OSError):
             if not stat.S_ISSOCK(os.fstat(number).st_mode):
                 continue
-            with socket.socket(fileno=os.dup(number)) as found:
-                if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                    found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_SECONDS * 1000)
+            with socket.socket(fileno=os.dup(number)) as connection:
+                if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_SECONDS * 1000)

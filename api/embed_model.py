@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from api.follower import Kept, kept_name
+from api.follower import StoredModel, kept_name
 from api.model import load
 from lab import card as cards
 from lab import errors
@@ -31,10 +31,10 @@ def embed(package: Path, folder: Path) -> Path | None:
     number = (package / VERSION_FILE).read_text().strip()
     if not number.isascii() or not number.isdigit():
         raise LabError(f"the package's version is {number!r}", "it is the number that the registry gave, e.g. 7")
-    kept = Kept(int(number), (package / CARD_FILE).read_bytes(), (package / MODEL_FILE).read_bytes())
-    model = load(cards.decode(kept.card).problem, kept.version, kept.card, kept.model)
+    content = StoredModel(int(number), (package / CARD_FILE).read_bytes(), (package / MODEL_FILE).read_bytes())
+    model = load(cards.decode(content.card).problem, content.version, content.card, content.model)
     path = folder / kept_name(model.card.problem)
-    path.write_bytes(msgspec.msgpack.encode(kept))
+    path.write_bytes(msgspec.msgpack.encode(content))
     return path
 
 

@@ -25,7 +25,7 @@ REFUSED_SECONDS = 60.0
 log = logging.getLogger(__name__)
 
 
-class Kept(msgspec.Struct, frozen=True):
+class StoredModel(msgspec.Struct, frozen=True):
     """The last good package, as it is kept on disk."""
 
     version: int
@@ -51,13 +51,15 @@ class Follower:
     registry is away it is the one that was kept in `keep`, else the one that came with the image, in `baked`.
     """
 
-    def __init__(self, registry: Registry, keep: Path, baked: Path | None, alerts: Alerts, metrics: Metrics) -> None:
+    def __init__(
+        self, registry: Registry, keep: Path, package_folder: Path | None, alerts: Alerts, metrics: Metrics
+    ) -> None:
         self.registry = registry
         self.model: Model | None = None
         self.refused: Refused | None = None
         self.fault = "the registry was not asked yet"
         self._keep, self._lock = keep / kept_name(registry.model), keep / ".trial.lock"
-        self._sources = [self._keep, *([baked / self._keep.name] if baked else [])]
+        self._sources = [self._keep, *([package_folder / self._keep.name] if package_folder else [])]
         self._alerts, self._metrics = alerts, metrics
         self._again = 0.0
         self._looked: float | None = None
@@ -122,42 +124,42 @@ class Follower:
             raise
         except LabError as error:
             self._again = time.monotonic() + REFUSED_SECONDS
-            refused = Refused(champion.number, error.message)
-            if self.refused != refused:
+            refusal = Refused(champion.number, error.message)
+            if self.refused != refusal:
                 self._metrics.refused()
                 self._alerts.refused(champion.number, error.message)
-            self.refused = refused
+            self.refused = refusal
             raise
         self._serve(model)
         self.fault, self.refused, self._unsure = "", None, b""
-        self._store(Kept(champion.number, *package))
+        self._store(StoredModel(champion.number, *package))
 
     def _serve(self, model: Model) -> None:
         self.model = model
         self._metrics.swapped(model.version)
         log.warning("serving %s version %d", self.registry.model, model.version)
 
-    def _store(self, kept: Kept) -> None:
+    def _store(self, content: StoredModel) -> None:
         """Replace the kept package whole; a disk that is full costs the next restart, not this model."""
         try:
             self._keep.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=self._keep.parent, prefix=".keep-")
             try:
                 with os.fdopen(handle, "wb") as file:
-                    file.write(msgspec.msgpack.encode(kept))
+                    file.write(msgspec.msgpack.encode(content))
                 Path(name).replace(self._keep)
             except OSError:
                 Path(name).unlink(missing_ok=True)
                 raise
         except OSError as error:
-            log.warning("version %d is served but not kept for a restart: %s", kept.version, from_os_error(error))
+            log.warning("version %d is served but not kept for a restart: %s", content.version, from_os_error(error))
 
     def _restore(self) -> None:
         for path in self._sources:
             try:
-                kept = msgspec.msgpack.decode(_read(path), type=Kept)
-                self._serve(load(self.registry.model, kept.version, kept.card, kept.model, self._lock))
-                self._unsure = kept.card
+                content = msgspec.msgpack.decode(_read(path), type=StoredModel)
+                self._serve(load(self.registry.model, content.version, content.card, content.model, self._lock))
+                self._unsure = content.card
             except FileNotFoundError:
                 continue
             except (OSError, msgspec.DecodeError, LabError) as error:

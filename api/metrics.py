@@ -62,19 +62,19 @@ class Metrics(Collector):
         """Leave a snapshot every second from now on."""
         threading.Thread(target=self._keep, name="metrics", daemon=True).start()
 
-    def request(self, route: str, status: str, took: int) -> None:
-        """Count a request that took `took` ns."""
-        found = self._own.requests.get(f"{route} {status}")
-        if found is None:
-            found = self._own.requests[f"{route} {status}"] = Latency([0] * (len(SECONDS) + 1))
-        found.buckets[bisect_left(_NANOSECONDS, took)] += 1
-        found.total += took
+    def request(self, route: str, status: str, duration: int) -> None:
+        """Count a request that took `duration` ns."""
+        histogram = self._own.requests.get(f"{route} {status}")
+        if histogram is None:
+            histogram = self._own.requests[f"{route} {status}"] = Latency([0] * (len(SECONDS) + 1))
+        histogram.buckets[bisect_left(_NANOSECONDS, duration)] += 1
+        histogram.total += duration
 
     def predicted(self, version: str, labels: list[str]) -> None:
-        counted = self._own.predictions
+        predictions = self._own.predictions
         for label in labels:
             key = f"{version} {label}"
-            counted[key] = counted.get(key, 0) + 1
+            predictions[key] = predictions.get(key, 0) + 1
 
     def swapped(self, version: int) -> None:
         self._own.swaps += 1
@@ -96,17 +96,17 @@ class Metrics(Collector):
         requests = CounterMetricFamily("lab_requests", "Requests answered", labels=["route", "status"])
         seconds = HistogramMetricFamily("lab_request_seconds", "From request to answer", labels=["route", "status"])
         for key in sorted({key for worker in workers for key in worker.requests}):
-            found = [worker.requests[key] for worker in workers if key in worker.requests]
-            buckets = [sum(column) for column in zip(*(each.buckets for each in found), strict=True)]
+            histograms = [worker.requests[key] for worker in workers if key in worker.requests]
+            buckets = [sum(column) for column in zip(*(each.buckets for each in histograms), strict=True)]
             requests.add_metric(key.split(" "), sum(buckets))
-            seconds.add_metric(key.split(" "), _cumulative(buckets), sum(each.total for each in found) / 1e9)
+            seconds.add_metric(key.split(" "), _cumulative(buckets), sum(each.total for each in histograms) / 1e9)
         yield requests
         yield seconds
         predictions = CounterMetricFamily("lab_predictions", "Records classified", labels=["version", "label"])
-        counted: Counter[str] = Counter()
+        totals: Counter[str] = Counter()
         for worker in workers:
-            counted.update(worker.predictions)
-        for key, count in sorted(counted.items()):
+            totals.update(worker.predictions)
+        for key, count in sorted(totals.items()):
             predictions.add_metric(key.split(" ", 1), count)
         yield predictions
         yield CounterMetricFamily("lab_model_swaps", "Models put into service", sum(w.swaps for w in workers))
@@ -117,15 +117,15 @@ class Metrics(Collector):
 
     def _snapshots(self) -> list[Snapshot]:
         """The counts of this worker and of all others, also of workers that have ended."""
-        found = [self._own]
+        snapshots = [self._own]
         for path in sorted(self._folder.glob("*.json")):
             if path.stem == str(self._own.pid):
                 continue
             try:
-                found.append(msgspec.json.decode(path.read_bytes(), type=Snapshot))
+                snapshots.append(msgspec.json.decode(path.read_bytes(), type=Snapshot))
             except (OSError, msgspec.DecodeError):  # one more second and it is there
                 continue
-        return found
+        return snapshots
 
     def _write(self) -> None:
         text = msgspec.json.encode(self._own)

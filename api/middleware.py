@@ -14,7 +14,7 @@ from typing import Any
 
 from uuid_utils import uuid4, uuid7
 
-from api.access import ROUTES, Gate
+from api.access import OTHER_CLIENT, ROUTES, Gate
 from api.bodies import BODY, FAULT
 from api.codec import MAX_RECORD, Body
 from api.metrics import Metrics
@@ -24,7 +24,7 @@ from lab.events import CLIENT, CLIENTS, UNKNOWN, NotRecordedError, Request, Writ
 
 # The member of WSGI's `environ` that holds the time at which the request began, in ns.
 BEGUN = "lab.begun"
-OTHER_CLIENT = "other client"
+# The member that says where the request comes from: a value of `source` in `lab.events`.
 SOURCE = "lab.source"
 
 # Bytes that a body may have: a record of a hundred features fits in the first, a batch of ten thousand in the second.
@@ -54,14 +54,14 @@ def wrap(wsgi: Wsgi, events: Writer, environment: str, metrics: Metrics, gate: G
     turn = threading.Lock()
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        begun = environ.setdefault(BEGUN, perf_counter_ns())
+        start_time = environ.setdefault(BEGUN, perf_counter_ns())
         path = environ["PATH_INFO"]
         trace_id.set(_trace(environ.get("HTTP_TRACEPARENT", "")))
-        answered = "500"
+        status_code = "500"
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            nonlocal answered
-            answered = status[:3]
+            nonlocal status_code
+            status_code = status[:3]
             return start_response(status, headers + (_DOCS if path.startswith("/docs") else _JSON), exc_info)
 
         source = environ[SOURCE] = _SOURCES.get(environ.get("HTTP_X_CLIENT"), UNKNOWN)
@@ -78,10 +78,10 @@ def wrap(wsgi: Wsgi, events: Writer, environment: str, metrics: Metrics, gate: G
                 log.exception("a request failed")
                 body = broken()(environ, start)
             route = path if path in ROUTES else "other"
-            took = perf_counter_ns() - begun
-            metrics.request(route, answered, took)
-        if answered >= "400":
-            _report(events, environment, environ, route, int(answered), took)
+            duration = perf_counter_ns() - start_time
+            metrics.request(route, status_code, duration)
+        if status_code >= "400":
+            _report(events, environment, environ, route, int(status_code), duration)
         return body
 
     return app
@@ -104,14 +104,14 @@ def _trace(parent: str) -> str:
     return str(uuid4().hex)
 
 
-def _report(events: Writer, environment: str, environ: dict[str, Any], route: str, status: int, took: int) -> None:
+def _report(events: Writer, environment: str, environ: dict[str, Any], route: str, status: int, duration: int) -> None:
     event = Request(
         timestamp=datetime.now(UTC),
         id=str(uuid7()),
         service="api",
         environment=environment,
         trace_id=trace_id.get(),
-        duration=took,
+        duration=duration,
         method=environ["REQUEST_METHOD"][:20],
         route=route,
         status=status,

@@ -43,10 +43,10 @@ def load(name: str, version: int, card_text: bytes, model: bytes, lock: Path | N
     """
     try:
         card = trial.verify(name, card_text, model, lock)
-        loaded = Model(version, card, Codec(card), package.open_session(model))
-        package.check_self_test(loaded.session, card)
+        served = Model(version, card, Codec(card), package.open_session(model))
+        package.check_self_test(served.session, card)
     except LabError:
         raise
     except Exception as error:  # any other failure after the trial also means that the package is refused
         raise LabError(f"the package cannot be loaded: {error}"[:500], "promote another version") from error
-    return loaded
+    return served

@@ -15,7 +15,7 @@ PROBLEM = "application/problem+json"
 def document(model: Model, *, keyed: bool) -> dict[str, Any]:
     """An OpenAPI 3.1 document for `model`; with `keyed`, the API asks for a key."""
     card = model.card
-    told: dict[str, Any] = {
+    specification: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": card.title,
@@ -27,15 +27,17 @@ def document(model: Model, *, keyed: bool) -> dict[str, Any]:
         "components": {"schemas": _schemas(card)},
     }
     if keyed:
-        told["components"]["securitySchemes"] = {"key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}}
-        told["security"] = [{"key": []}]
+        specification["components"]["securitySchemes"] = {
+            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}
+        }
+        specification["security"] = [{"key": []}]
         for path in ("/healthz", "/readyz", "/openapi.json"):
-            told["paths"][path]["get"]["security"] = []
-        for item in told["paths"].values():
+            specification["paths"][path]["get"]["security"] = []
+        for item in specification["paths"].values():
             for operation in item.values():
                 if operation.get("security") != []:
                     operation["responses"]["401"] = _problem("The key is missing or wrong.")
-    return told
+    return specification
 
 
 def _paths() -> dict[str, Any]:
@@ -156,12 +158,12 @@ def _schemas(card: Card) -> dict[str, Any]:
 
 
 def _object(properties: dict[str, Any], optional: list[str] | None = None, *, closed: bool = False) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    schema: dict[str, Any] = {
         "type": "object",
         "properties": properties,
         "required": [name for name in properties if name not in (optional or [])],
     }
-    return {**found, "additionalProperties": False} if closed else found
+    return {**schema, "additionalProperties": False} if closed else schema
 
 
 def _feature(feature: Feature) -> dict[str, Any]:

@@ -8,10 +8,9 @@ import msgspec
 from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
-from api.access import NO_HOST, NO_KEY, NO_ROUTE, OTHER_HOST
+from api.access import NO_HOST, NO_KEY, NO_ROUTE, OTHER_CLIENT, OTHER_HOST
 from api.bodies import BUSY, LATE
 from api.codec import InvalidError
-from api.middleware import OTHER_CLIENT
 from api.trace import trace_id
 from lab.events import CLIENTS, NotRecordedError
 from lab.package import ModelError
@@ -87,9 +86,9 @@ def register(app: Flask) -> None:
 
 def _invalid(error: InvalidError) -> Response:
     model = current_app.extensions["follower"].model
-    named = {part for path in error.faults for part in path}
-    known = [feature.name for feature in model.card.features] if model else []
-    request.environ[FIELDS] = [name for name in known if name in named]
+    parts = {part for path in error.faults for part in path}
+    features = [feature.name for feature in model.card.features] if model else []
+    request.environ[FIELDS] = [name for name in features if name in parts]
     if error.faults:
         return problem(422, "Invalid request", error.detail, errors=error.errors)
     return problem(400, "Invalid request", error.detail)

@@ -158,7 +158,7 @@ class Routes:
             self.follower.failed(model, error.message)
             raise
         name, threshold, version, trace = model.card.problem, model.card.threshold, str(model.version), trace_id.get()
-        now, took = datetime.now(UTC), perf_counter_ns() - environ[BEGUN]
+        now, duration = datetime.now(UTC), perf_counter_ns() - environ[BEGUN]
         source, environment = environ[SOURCE], self.environment
         answers = [
             Prediction(
@@ -167,7 +167,7 @@ class Routes:
                 service="api",
                 environment=environment,
                 trace_id=trace,
-                duration=took,
+                duration=duration,
                 model_name=name,
                 model_version=version,
                 source=source,

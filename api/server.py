@@ -77,12 +77,12 @@ class Server:
             await self._send(protocol, _answer(self._app, environ))
             return
         try:
-            taken = await self._room.receive(environ, protocol, LIMITS.get(environ["PATH_INFO"], 0))
+            size = await self._room.receive(environ, protocol, LIMITS.get(environ["PATH_INFO"], 0))
         except CutError:
             protocol.response_bytes(*cut())
             return
         try:
-            if taken <= SMALL and environ["PATH_INFO"] != "/predict/batch":
+            if size <= SMALL and environ["PATH_INFO"] != "/predict/batch":
                 answer = _answer(self._app, environ)
             else:
                 async with self._turn:
@@ -91,7 +91,7 @@ class Server:
                     answer = _answer(self._app, environ)
         finally:
             environ.clear()
-            self._room.give_back(taken)
+            self._room.give_back(size)
         sending = self._send(protocol, answer)
         del answer
         await sending
@@ -155,9 +155,9 @@ def _answer(app: Wsgi, environ: dict[str, Any]) -> Answer:
     """Run the app to its end; give status, headers and body."""
     status, headers = "", []
 
-    def start(given: str, fields: list[tuple[str, str]], _exc_info: Any = None) -> None:
+    def start(line: str, fields: list[tuple[str, str]], _exc_info: Any = None) -> None:
         nonlocal status, headers
-        status, headers = given, fields
+        status, headers = line, fields
 
     parts: Iterable[bytes] = app(environ, start)
     try:

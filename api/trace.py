@@ -13,6 +13,6 @@ class TraceFilter(logging.Filter):
     """Puts the trace id on every log line of a request."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if found := trace_id.get():
-            setattr(record, "trace.id", found)
+        if identifier := trace_id.get():
+            setattr(record, "trace.id", identifier)
         return True

@@ -12,8 +12,8 @@ from lab import http
 
 def model() -> dict[str, Any]:
     """Name, version and card of the model that is served; raise LabError when there is none."""
-    found: dict[str, Any] = http.get_json(f"{os.environ['API_URL']}/model", timeout=5, key=_key())
-    return found
+    answer: dict[str, Any] = http.get_json(f"{os.environ['API_URL']}/model", timeout=5, key=_key())
+    return answer
 
 
 def predict(record: dict[str, float | None]) -> dict[str, Any]:

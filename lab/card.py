@@ -190,10 +190,10 @@ def check_size(name: str, content: bytes, limit: int) -> None:
 
 def check_hash(card: Card, model: bytes) -> None:
     """Raise LabError unless `model` is the very file the card was written for."""
-    found = hashlib.sha256(model).hexdigest()
-    if found != card.model_sha256:
+    digest = hashlib.sha256(model).hexdigest()
+    if digest != card.model_sha256:
         raise LabError(
-            f"{MODEL_FILE} has SHA-256 {found[:12]}…, its card says {card.model_sha256[:12]}…",
+            f"{MODEL_FILE} has SHA-256 {digest[:12]}…, its card says {card.model_sha256[:12]}…",
             "the package was altered or cut short; promote a version again",
         )
 

@@ -42,9 +42,9 @@ def move(book: Ledger, registry: Registry, to: int, expected: int | None, entry:
     `expected`, and LabError when version `to` does not exist or the newest entry is damaged.
     """
     registry.version(to)
-    written = _write(book, registry, entry, expected, to)
+    record = _write(book, registry, entry, expected, to)
     settle(book, registry)
-    return written
+    return record
 
 
 def note(book: Ledger, registry: Registry, expected: int | None, entry: Entry) -> Entry:
@@ -84,9 +84,9 @@ def _write(book: Ledger, registry: Registry, entry: Entry, expected: int | None,
         if current != expected:
             raise _conflict(registry.model, current, expected, newest)
         number = (newest.number if newest else 0) + 1
-        written = msgspec.structs.replace(entry, number=number, from_version=current, to_version=to)
-        if book.put(written):
-            return written
+        record = msgspec.structs.replace(entry, number=number, from_version=current, to_version=to)
+        if book.put(record):
+            return record
     raise _busy(registry.model)
 
 

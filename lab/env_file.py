@@ -33,16 +33,16 @@ def write(path: Path, changes: Mapping[str, str], heading: str) -> None:
 
     `heading` is the comment at the top of a new file. Raises LabError for a value that cannot be written to a line.
     """
-    lines, left = [] if path.is_file() else [f"# {heading}\n"], dict(changes)
+    lines, remainder = [] if path.is_file() else [f"# {heading}\n"], dict(changes)
     for line in _lines(path):
         text = line.original.string
         if line.key not in changes:
             lines.append(text)
-        elif line.key in left:  # the last line of a name wins, so further lines of the same name are dropped
-            lines.append(_replaced(text, line.key, left.pop(line.key)))
+        elif line.key in remainder:  # the last line of a name wins, so further lines of the same name are dropped
+            lines.append(_replaced(text, line.key, remainder.pop(line.key)))
     if lines and not lines[-1].endswith("\n"):
         lines.append("\n")
-    _replace(path, "".join([*lines, text_of(left)]))
+    _replace(path, "".join([*lines, text_of(remainder)]))
 
 
 def text_of(values: Mapping[str, str]) -> str:
@@ -80,9 +80,9 @@ def _quoted(name: str, value: str) -> str:
 
 def _replaced(line: str, name: str, value: str) -> str:
     """The line with another value and the same comment."""
-    if not (found := _LINE.fullmatch(line)):
+    if not (match := _LINE.fullmatch(line)):
         return text_of({name: value})
-    return found["name"] + _quoted(name, value) + found["rest"]
+    return match["name"] + _quoted(name, value) + match["rest"]
 
 
 def _replace(path: Path, text: str) -> None:

@@ -118,9 +118,9 @@ def _start(path: Path) -> datetime | None:
 def _upgraded(line: bytes) -> Recorded:
     """An alert of code before `kind`: it had `lab.refused_version`, or `labels.model_version` of a failing model."""
     fields = _fields.decode(line)
-    refused = _old_alert.decode(line).refused
-    if refused is not None:
-        fields |= {"lab.kind": "model_refused", "labels.model_version": str(refused)}
+    refusal = _old_alert.decode(line).refused
+    if refusal is not None:
+        fields |= {"lab.kind": "model_refused", "labels.model_version": str(refusal)}
     else:
         fields["lab.kind"] = "model_failing"
     return msgspec.convert(fields, Alert)

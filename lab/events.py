@@ -204,11 +204,11 @@ class Writer:
         for _ in range(TRIES):
             if self._file < 0:
                 self._open()
-            written = os.write(self._file, lines)
-            if written != len(lines):  # the disk filled up half-way
+            count = os.write(self._file, lines)
+            if count != len(lines):  # the disk filled up half-way
                 os.ftruncate(self._file, self._size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
-            self._size += written
+            self._size += count
             if self._in_place():
                 return
             self._close()

@@ -36,8 +36,8 @@ class RefusedError(LabError):
         super().__init__(message, "see `make status` and `make logs`")
         self.status, self.code = status, ""
         with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-            said = msgspec.json.decode(body)
-            self.code = str(said.get("error_code", "")) if isinstance(said, dict) else ""
+            answer = msgspec.json.decode(body)
+            self.code = str(answer.get("error_code", "")) if isinstance(answer, dict) else ""
 
 
 def request(

@@ -80,43 +80,43 @@ def _parse(model: bytes) -> ModelProto:
     # to what this parser writes.
     proto.DiscardUnknownFields()
     try:
-        written = proto.SerializeToString(deterministic=True)
+        serialized = proto.SerializeToString(deterministic=True)
     except EncodeError as error:  # a parsed model can always be written unless memory runs out
         raise MemoryError from error
-    if not model or written != model:
+    if not model or serialized != model:
         raise LabError("model.onnx is not in the standard encoding: it has unknown or repeated fields", REMEDY)
     return proto
 
 
 def _messages(message: Message) -> Iterator[Message]:
     """The message and all messages in it, at any depth."""
-    waiting = [message]
-    while waiting:
-        message = waiting.pop()
+    queue = [message]
+    while queue:
+        message = queue.pop()
         yield message
         for field, value in message.ListFields():
             if field.message_type is not None:
-                waiting.extend(value if field.is_repeated else [value])
+                queue.extend(value if field.is_repeated else [value])
 
 
 def _check_nodes(graph: GraphProto) -> None:
-    known = {tensor.name for tensor in graph.initializer} | {place.name for place in graph.input}
-    if len(known) != len(graph.initializer) + len(graph.input):
+    names = {tensor.name for tensor in graph.initializer} | {place.name for place in graph.input}
+    if len(names) != len(graph.initializer) + len(graph.input):
         raise LabError("model.onnx gives the same name to two inputs or constants", REMEDY)
     fixed, shapes = {tensor.name for tensor in graph.initializer}, set[str]()
     for node in graph.node:
         domain = node.domain or "ai.onnx"
         if node.op_type not in ALLOWED.get(domain, ()):
             raise LabError(f"model.onnx uses the operator {domain}.{node.op_type}"[:200], REMEDY)
-        allowed = fixed | shapes if node.op_type == "ConstantOfShape" else fixed
-        asked = [node.input[place] for place in SHAPED.get(node.op_type, ()) if place < len(node.input)]
-        if not allowed.issuperset(filter(None, asked)):
+        constants = fixed | shapes if node.op_type == "ConstantOfShape" else fixed
+        shape_inputs = [node.input[place] for place in SHAPED.get(node.op_type, ()) if place < len(node.input)]
+        if not constants.issuperset(filter(None, shape_inputs)):
             raise LabError(f"model.onnx computes the shape of what {node.op_type} gives", REMEDY)
         if node.op_type.startswith("TreeEnsemble"):
             _check_trees(node)
-        if known.intersection(node.output):
+        if names.intersection(node.output):
             raise LabError(f"model.onnx gives {node.output[0]!r} twice", REMEDY)
-        known.update(node.output)
+        names.update(node.output)
         if node.op_type in ("Constant", "Shape"):
             (fixed if node.op_type == "Constant" else shapes).update(node.output)
 
@@ -126,10 +126,10 @@ def _check_trees(node: NodeProto) -> None:
 
     Otherwise the tree may have a cycle, which ONNX Runtime would follow for ever.
     """
-    given = {attribute.name: attribute.ints for attribute in node.attribute}
-    numbers, modes = given.get("nodes_nodeids", []), [a.strings for a in node.attribute if a.name == "nodes_modes"]
-    below = [given.get(f"nodes_{side}nodeids", []) for side in ("true", "false")]
-    if len(given) != len(node.attribute) or any(len(each) != len(numbers) for each in (*below, *modes)):
+    attributes = {attribute.name: attribute.ints for attribute in node.attribute}
+    numbers, modes = attributes.get("nodes_nodeids", []), [a.strings for a in node.attribute if a.name == "nodes_modes"]
+    below = [attributes.get(f"nodes_{side}nodeids", []) for side in ("true", "false")]
+    if len(attributes) != len(node.attribute) or any(len(each) != len(numbers) for each in (*below, *modes)):
         raise LabError("model.onnx holds a tree whose lists do not match", REMEDY)
     for number, mode, yes, no in zip(numbers, *modes, *below, strict=True):
         if mode != b"LEAF" and not number < min(yes, no):

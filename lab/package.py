@@ -36,10 +36,10 @@ def score(session: onnxruntime.InferenceSession, rows: NDArray[np.float32]) -> l
     """
     if len(rows) <= PART_ROWS:
         return _score(session, rows)
-    found: list[float] = []
+    scores: list[float] = []
     for start in range(0, len(rows), PART_ROWS):
-        found += _score(session, rows[start : start + PART_ROWS])
-    return found
+        scores += _score(session, rows[start : start + PART_ROWS])
+    return scores
 
 
 def _score(session: onnxruntime.InferenceSession, rows: NDArray[np.float32]) -> list[float]:
@@ -49,11 +49,11 @@ def _score(session: onnxruntime.InferenceSession, rows: NDArray[np.float32]) -> 
         raise ModelError(f"the model fails: {error}"[:500], _REMEDY) from error
     if scores.shape != (len(rows), 2):
         raise ModelError(f"the model answers {len(rows)} rows with the shape {scores.shape}", _REMEDY)
-    found: list[float] = scores[:, 1].tolist()
-    for probability in found:
+    values: list[float] = scores[:, 1].tolist()
+    for probability in values:
         if not 0.0 <= probability <= 1.0:
-            return [_cut(each) for each in found]
-    return found
+            return [_cut(each) for each in values]
+    return values
 
 
 def _cut(probability: float) -> float:
@@ -99,8 +99,8 @@ def _check_interface(session: onnxruntime.InferenceSession, features: int) -> No
         raise LabError("the model has no output `probabilities` of float32", _REMEDY)
 
 
-def _check_scores(session: onnxruntime.InferenceSession, rows: NDArray[np.float32], wanted: list[float]) -> None:
-    worst = float(np.abs(np.array(score(session, rows)) - np.array(wanted)).max())
+def _check_scores(session: onnxruntime.InferenceSession, rows: NDArray[np.float32], expectation: list[float]) -> None:
+    worst = float(np.abs(np.array(score(session, rows)) - np.array(expectation)).max())
     if not worst <= cards.TOLERANCE:
         raise LabError(f"the model fails its self-test: a probability is off by {worst:.2g}", _REMEDY)
 

@@ -183,9 +183,9 @@ def _check_entry(value: Any, kind: Any, place: str) -> None:
     try:
         msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        said = str(error)
-        said = said.replace("`$", f"`$.{place}") if "`$" in said else f"{said} - at `$.{place}`"
-        raise msgspec.ValidationError(said) from error
+        message = str(error)
+        message = message.replace("`$", f"`$.{place}") if "`$" in message else f"{message} - at `$.{place}`"
+        raise msgspec.ValidationError(message) from error
 
 
 def _mapping(tree: Any, *path: str) -> dict[str, Any]:
@@ -195,11 +195,11 @@ def _mapping(tree: Any, *path: str) -> dict[str, Any]:
     return tree if isinstance(tree, dict) else {}
 
 
-def _remedy(said: str) -> str:
+def _remedy(message: str) -> str:
     remedy = "correct it in the file; $ is the top of the file"
-    if "Expected `str`, got" in said:
+    if "Expected `str`, got" in message:
         return f"{remedy}; put quotes around a number, true or false that is meant as text"
-    return f"{remedy}; write a number without quotes" if "got `str`" in said else remedy
+    return f"{remedy}; write a number without quotes" if "got `str`" in message else remedy
 
 
 def to_builtins(problem: Problem) -> dict[str, Any]:
@@ -232,9 +232,9 @@ def _column_faults(p: Problem) -> list[str]:
     if not p.source.header and not p.source.columns:
         faults.append("source.columns must name the columns of a file without a header")
     if p.source.columns and sorted(p.source.columns) != sorted(p.columns):
-        odd = sorted(set(p.source.columns) ^ set(p.columns))
+        names = sorted(set(p.source.columns) ^ set(p.columns))
         faults.append(
-            f"source.columns and id, features, target do not agree on {', '.join(odd or _repeated(p.source.columns))}"
+            f"source.columns and id, features, target do not agree on {', '.join(names or _repeated(p.source.columns))}"
         )
     return faults
 

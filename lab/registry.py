@@ -65,10 +65,10 @@ class Registry:
 
     def find(self, fingerprint: str) -> Version | None:
         """The newest version made from the recipe with this fingerprint, if any."""
-        wanted = f"name = '{self.model}' AND tags.fingerprint = '{fingerprint}'"
-        answer = self._get("model-versions/search", filter=wanted, max_results="100")
-        found = [self._version(v) for v in answer.get("model_versions", [])]
-        return max(found, key=lambda v: v.number, default=None)
+        query = f"name = '{self.model}' AND tags.fingerprint = '{fingerprint}'"
+        answer = self._get("model-versions/search", filter=query, max_results="100")
+        versions = [self._version(v) for v in answer.get("model_versions", [])]
+        return max(versions, key=lambda v: v.number, default=None)
 
     def register(self, run_id: str, package_path: str, tags: dict[str, str]) -> Version:
         """Register the package that the run holds. It is not served until `promote`."""

@@ -75,14 +75,14 @@ def _prune(folder: Path, retention: Retention) -> None:
     whole, missing = sum(file.size for file in files), _missing(folder)
     oldest, limit = time.time() - retention.days * 86_400, round(retention.megabytes * 10**6)
     needed = _needed(folder)
-    kept = 0
+    remainder = 0
     for file in files:
         if file.written >= oldest and whole <= limit and missing <= 0:
             break
         if is_open(file.path):
             continue
         if any(file.path.name not in names for names in needed):
-            kept += 1
+            remainder += 1
             continue
         try:
             file.path.unlink(missing_ok=True)  # another worker may delete it at the same time
@@ -91,18 +91,18 @@ def _prune(folder: Path, retention: Retention) -> None:
             continue
         whole, missing = whole - file.size, missing - file.size
         log.info("deleted %s, last written %s", file.path.name, time.strftime("%F", time.gmtime(file.written)))
-    if kept:
-        log.warning("%d event files are over the limits but kept: a reader's checkpoint does not name them", kept)
+    if remainder:
+        log.warning("%d event files are over the limits but kept: a reader's checkpoint does not name them", remainder)
 
 
 def _files(folder: Path) -> list[_File]:
     """Every event file, oldest last write first."""
-    found = []
+    files = []
     for path in folder.glob(f"*{SUFFIX}"):
         with contextlib.suppress(FileNotFoundError):
             status = path.stat()
-            found.append(_File(path, status.st_mtime, status.st_size))
-    return sorted(found, key=lambda file: (file.written, file.path.name))
+            files.append(_File(path, status.st_mtime, status.st_size))
+    return sorted(files, key=lambda file: (file.written, file.path.name))
 
 
 def _missing(folder: Path) -> float:
@@ -113,14 +113,14 @@ def _missing(folder: Path) -> float:
 
 def _needed(folder: Path) -> list[frozenset[str]]:
     """For each checkpoint the files that its reader no longer needs; none for a checkpoint that cannot be read."""
-    found = []
+    names_in_use = []
     for path in folder.glob(f"*{CHECKPOINT}"):
         try:
             names = frozenset(path.read_text().splitlines())
-            if wrong := next((name for name in names if not name.endswith(SUFFIX)), None):
-                raise ValueError(f"{wrong!r} is not the name of an event file")
+            if other := next((name for name in names if not name.endswith(SUFFIX)), None):
+                raise ValueError(f"{other!r} is not the name of an event file")
         except (OSError, ValueError) as error:
             log.warning("no event file is deleted, because the checkpoint %s cannot be read: %s", path.name, error)
             names = frozenset()
-        found.append(names)
-    return found
+        names_in_use.append(names)
+    return names_in_use

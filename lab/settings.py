@@ -149,7 +149,7 @@ class Settings:
         return path if path.is_absolute() else ROOT / path
 
 
-def given(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+def from_command_line(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """The settings in `environ` (by default the process's own) that LAB_SETTINGS names.
 
     The Makefile lists the variables of make's command line there, and the lab those for the processes that it starts.
@@ -162,11 +162,11 @@ def given(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 def ignored(environ: Mapping[str, str] | None = None) -> str:
     """A note on the variables of `environ` that have a setting's name but are not used; empty when there are none."""
     environ = os.environ if environ is None else environ
-    meant = given(environ)
-    values = load(meant).values
-    names = [name for name in values if name not in meant and environ.get(name, values[name]) != values[name]]
-    said = f"note: the shell's {', '.join(names)} not used; a setting stands in .env or after make: make up NAME=value"
-    return said if names else ""
+    names_given = from_command_line(environ)
+    values = load(names_given).values
+    names = [name for name in values if name not in names_given and environ.get(name, values[name]) != values[name]]
+    note = f"note: the shell's {', '.join(names)} not used; a setting stands in .env or after make: make up NAME=value"
+    return note if names else ""
 
 
 def load(first: Mapping[str, str] | None = None) -> Settings:
@@ -174,7 +174,7 @@ def load(first: Mapping[str, str] | None = None) -> Settings:
 
     An empty value stands for the table's.
     """
-    values = {**env_file.read(ENV_FILE), **(given() if first is None else first)}
+    values = {**env_file.read(ENV_FILE), **(from_command_line() if first is None else first)}
     return Settings({s.name: values.get(s.name) or s.default or "" for s in SETTINGS})
 
 
@@ -190,15 +190,15 @@ def remember(values: Mapping[str, str]) -> dict[str, str]:
 
     Returns the changed values, without secrets.
     """
-    kept = env_file.read(ENV_FILE)
-    before = {s.name: kept.get(s.name) or s.default or "" for s in SETTINGS}
-    changed = {name: value for name, value in values.items() if value != before[name]}
-    if changed:
-        env_file.write(ENV_FILE, changed, HEADING)
+    content = env_file.read(ENV_FILE)
+    before = {s.name: content.get(s.name) or s.default or "" for s in SETTINGS}
+    changes = {name: value for name, value in values.items() if value != before[name]}
+    if changes:
+        env_file.write(ENV_FILE, changes, HEADING)
     # A URL may hold a password.
     return {
         n: "…" if "@" in value else value
-        for n, value in changed.items()
+        for n, value in changes.items()
         if not _BY_NAME[n].secret and not _BY_NAME[n].hidden
     }
 

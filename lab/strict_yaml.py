@@ -130,25 +130,25 @@ def _check_events(text: str) -> None:
 
 def _check_nodes(root: yaml.Node) -> None:
     """Refuse repeated keys, keys that are not text, and aliases that expand without end or beyond the limits."""
-    waiting, count = [(root, 1)], 0
-    while waiting:
-        node, depth = waiting.pop()
+    queue, count = [(root, 1)], 0
+    while queue:
+        node, depth = queue.pop()
         count += 1
         if depth > MAX_DEPTH + 1 or count > MAX_NODES:
             raise _Fault(node, f"the aliases (*) expand to more than {MAX_DEPTH} levels or {MAX_NODES} values")
         if isinstance(node, yaml.MappingNode):
             _check_keys(node)
-            waiting += [(value, depth + 1) for _, value in node.value]
+            queue += [(value, depth + 1) for _, value in node.value]
         elif isinstance(node, yaml.SequenceNode):
-            waiting += [(value, depth + 1) for value in node.value]
+            queue += [(value, depth + 1) for value in node.value]
 
 
 def _check_keys(mapping: yaml.MappingNode) -> None:
     lines: dict[str, int] = {}
     for key, _ in mapping.value:
         if not isinstance(key, yaml.ScalarNode) or key.tag not in (_STR, _MERGE):
-            shown = key.value if isinstance(key, yaml.ScalarNode) else "that is a list or a mapping"
-            raise _Fault(key, f"the key {shown} is not text; put it in quotes")
+            text = key.value if isinstance(key, yaml.ScalarNode) else "that is a list or a mapping"
+            raise _Fault(key, f"the key {text} is not text; put it in quotes")
         line = key.start_mark.line + 1
         if key.value in lines:
             raise _Fault(key, f"{key.value} is given twice; it stands in line {lines[key.value]} already")

@@ -51,9 +51,9 @@ def verify(name: str, card_text: bytes, model: bytes, lock: Path | None = None) 
     digest = hashlib.sha256(card_text).digest()  # the card holds the model's digest
     if digest not in _sound:
         with _turn(lock):
-            code, said = _try(card_text, model)
-        if (code, said) != (0, SOUND):
-            raise LabError(said if code == 1 and said else _ending(code), REMEDY)
+            code, reason = _try(card_text, model)
+        if (code, reason) != (0, SOUND):
+            raise LabError(reason if code == 1 and reason else _ending(code), REMEDY)
         _sound.append(digest)
     return card
 
@@ -98,10 +98,10 @@ def _try(card_text: bytes, model: bytes) -> tuple[int, str]:
                 stdin.write(card_text)
                 stdin.write(model)
                 stdin.close()
-            said = stdout.read(_MOST_SAID)
-            if len(said) == _MOST_SAID:
+            output = stdout.read(_MOST_SAID)
+            if len(output) == _MOST_SAID:
                 trial.kill()
-            return trial.wait(), said.decode(errors="replace")
+            return trial.wait(), output.decode(errors="replace")
         finally:
             end.cancel()
             trial.kill()
@@ -152,11 +152,11 @@ def main() -> NoReturn:
 
     _limit()
     card_text, model = (sys.stdin.buffer.read(int(size)) for size in sys.argv[1:])
-    said = ""
+    reason = ""
 
     def run() -> None:
-        nonlocal said
-        said = _verdict(card_text, model)
+        nonlocal reason
+        reason = _verdict(card_text, model)
 
     # Deep trees need stack. The API's threads must have more of it than the trial.
     threading.stack_size(2 * 2**20)
@@ -166,11 +166,11 @@ def main() -> NoReturn:
     while thread.is_alive():
         thread.join(0.05)
         if _resident() > most:  # for macOS, which does not enforce RLIMIT_AS
-            said = _TOO_LARGE
+            reason = _TOO_LARGE
             break
-    sys.stdout.write(said[: _MOST_SAID // 4])
+    sys.stdout.write(reason[: _MOST_SAID // 4])
     sys.stdout.flush()
-    os._exit(said != SOUND)  # ends the process even while the thread runs
+    os._exit(reason != SOUND)  # ends the process even while the thread runs
 
 
 def _verdict(card_text: bytes, model: bytes) -> str:

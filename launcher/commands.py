@@ -27,30 +27,30 @@ def up() -> None:
 
     All checks come before anything stops. Settings of the command line are written to `.env` once the lab is up.
     """
-    asked = settings.given()
-    values = settings.load(asked)
-    engine, stated = engines.choose(values), problem.load(values.params)
+    changes = settings.from_command_line()
+    values = settings.load(changes)
+    engine, definition = engines.choose(values), problem.load(values.params)
     preflight.check_git()
     pipeline.check_place(values)
-    drawn = settings.draw(values)
-    asked |= drawn
-    values = settings.load(asked)
+    fresh = settings.draw(values)
+    changes |= fresh
+    values = settings.load(changes)
     check(values)
     progress = Progress()
     by_itself = values["ENGINE"] == "auto" and engine.NAME == "embedded" and shutil.which("docker")
     if by_itself and (fault := docker.fault()):
         progress.done(f"without containers: {fault.message}")
     engine.check(values)
-    settings.remember(_lasting(asked))
-    if drawn:
+    settings.remember(_lasting_settings(changes))
+    if fresh:
         progress.done(f"wrote fresh secrets to {ENV_FILE}")
-    if _to_be_trained(values, stated.name):
+    if _to_be_trained(values, definition.name):
         engine.check_table(values, progress)
     engine.start(values, progress)
-    for name, value in settings.remember(asked).items():
+    for name, value in settings.remember(changes).items():
         progress.done(f"kept {name}={value} in .env")
     pipeline.prepare_stores(values)
-    registry = Registry(values.mlflow_url, stated.name)
+    registry = Registry(values.mlflow_url, definition.name)
     if champion := registry.champion():
         store.check(registry, champion, engine.store(values))
     else:
@@ -62,12 +62,12 @@ def up() -> None:
         champion = registry.champion()
     if champion is None:
         raise LabError(
-            f"no candidate of {stated.name} may be champion; the reasons stand above",
+            f"no candidate of {definition.name} may be champion; the reasons stand above",
             "lower choice.floors in params.yaml or add candidates, then run `make train`",
         )
     _wait_for_model(values, champion, progress)
     states = _wait_until_well(engine, values, progress)
-    progress.done(f"{stated.title}: champion version {champion.number} is served")
+    progress.done(f"{definition.title}: champion version {champion.number} is served")
     print()
     print(_table(engine, values, states))
 
@@ -85,11 +85,11 @@ def _to_be_trained(values: Settings, name: str) -> bool:
         return values["PARAMS"] != before["PARAMS"]
 
 
-def _lasting(asked: dict[str, str]) -> dict[str, str]:
+def _lasting_settings(changes: dict[str, str]) -> dict[str, str]:
     """The settings to keep before the start, because its volumes depend on them: the project's name, first secrets."""
     before = settings.load({}).values
     first = {setting.name for setting in SETTINGS if setting.secret and not before[setting.name]}
-    return {name: value for name, value in asked.items() if name in first | {"COMPOSE_PROJECT_NAME"}}
+    return {name: value for name, value in changes.items() if name in first | {"COMPOSE_PROJECT_NAME"}}
 
 
 def status() -> int:
@@ -123,19 +123,19 @@ def logs(name: str, follow: bool) -> None:
     """Print the end of the services' logs; with `follow`, go on until interrupted."""
     values = settings.load()
     engine = engines.present(values)
-    known = [service.name for service in engine.services(values)]
-    if name and name not in {*known, *engine.states(values)}:
-        raise LabError(f"there is no service {name!r}", f"the services are {', '.join(known)}")
-    wanted = [name] if name else known
-    for service in wanted:
+    names = [service.name for service in engine.services(values)]
+    if name and name not in {*names, *engine.states(values)}:
+        raise LabError(f"there is no service {name!r}", f"the services are {', '.join(names)}")
+    selection = [name] if name else names
+    for service in selection:
         print(f"── {service}\n{engine.log_end(values, service)}\n", flush=True)
     if follow:
-        engine.follow(values, wanted)
+        engine.follow(values, selection)
 
 
 def down() -> None:
     """Stop everything and keep the state."""
-    values = _to_stop()
+    values = _settings_to_stop()
     print("stopped; the state is kept" if engines.present(values).stop(values) else "nothing was running")
 
 
@@ -148,7 +148,7 @@ def reset(sure: bool) -> None:
         if input(question).strip() != "yes":
             print("nothing was removed")
             return
-    values = _to_stop()
+    values = _settings_to_stop()
     engines.present(values).remove(values)
     pipeline.remove_outputs(values)
     for path in STATE.glob("*"):
@@ -158,15 +158,15 @@ def reset(sure: bool) -> None:
     print("the state is removed; `make up` begins anew")
 
 
-def _to_stop() -> Settings:
+def _settings_to_stop() -> Settings:
     """The settings to stop the lab with: a value that cannot be used must not keep anybody from stopping it."""
     values = settings.load()
     try:
         check(values)
     except LabError:
         # Nothing else of the settings is needed to stop the lab, and Compose wants values that it can read.
-        kept = {s.name for s in SETTINGS if s.secret} | {"COMPOSE_PROJECT_NAME", "PARAMS"}
-        return Settings({s.name: values.values[s.name] if s.name in kept else s.default or "" for s in SETTINGS})
+        names = {s.name for s in SETTINGS if s.secret} | {"COMPOSE_PROJECT_NAME", "PARAMS"}
+        return Settings({s.name: values.values[s.name] if s.name in names else s.default or "" for s in SETTINGS})
     return values
 
 
@@ -174,17 +174,17 @@ def _table(engine: Engine, values: Settings, states: dict[str, str]) -> str:
     """The services: address, state, how to sign in."""
     rows = [["service", "address", "state", "sign in"]]
     for service in engine.services(values):
-        said = states.get(service.name, "down")
-        if (service.name, said) == ("api", "up"):
-            said = _served(values)
-        rows.append([service.title, service.url(values), said, service.sign_in])
+        state = states.get(service.name, "down")
+        if (service.name, state) == ("api", "up"):
+            state = _served(values)
+        rows.append([service.title, service.url(values), state, service.sign_in])
     return table(rows)
 
 
 def _unwell(engine: Engine, values: Settings, states: dict[str, str]) -> list[str]:
     """A phrase for each service that is not up."""
-    found = {service.title: states.get(service.name, "down") for service in engine.services(values)}
-    return [f"{title} is {state}" for title, state in found.items() if state != "up"]
+    state_of = {service.title: states.get(service.name, "down") for service in engine.services(values)}
+    return [f"{title} is {state}" for title, state in state_of.items() if state != "up"]
 
 
 def _wait_until_well(engine: Engine, values: Settings, progress: Progress) -> dict[str, str]:
@@ -193,10 +193,10 @@ def _wait_until_well(engine: Engine, values: Settings, progress: Progress) -> di
     Services become ready one after another, and training may take one down again.
     """
     deadline = time.monotonic() + WELL_SECONDS
-    while unwell := _unwell(engine, values, states := engine.states(values)):
+    while faults := _unwell(engine, values, states := engine.states(values)):
         if time.monotonic() > deadline:
-            raise LabError(", ".join(unwell), "see `make logs`, then run `make up` again")
-        progress.waiting(f"all services to be up: {', '.join(unwell)}")
+            raise LabError(", ".join(faults), "see `make logs`, then run `make up` again")
+        progress.waiting(f"all services to be up: {', '.join(faults)}")
         time.sleep(1)
     return states
 

@@ -28,10 +28,10 @@ def project(settings: Settings) -> str:
 
 def environment(settings: Settings) -> dict[str, str]:
     """The caller's environment, which holds Docker's own variables, updated with all that compose.yaml needs."""
-    return {**os.environ, **_told(settings)}
+    return {**os.environ, **_variables(settings)}
 
 
-def _told(settings: Settings) -> dict[str, str]:
+def _variables(settings: Settings) -> dict[str, str]:
     try:
         name = problem.load(settings.params).name
     except LabError:  # a fault in params.yaml must not keep anybody from stopping the lab
@@ -40,7 +40,7 @@ def _told(settings: Settings) -> dict[str, str]:
     # Compose and Docker have variables of their own. They are no settings of the lab, so they are read as Compose does.
     shell = {**env_file.read(DOTENV), **os.environ}
     profiles = [shell.get("COMPOSE_PROFILES", ""), "" if settings.lite else "elastic"]
-    told = {
+    variables = {
         **{s.name: settings.values[s.name] for s in SETTINGS},
         "COMPOSE_PROJECT_NAME": project(settings),
         "COMPOSE_PROFILES": ",".join(filter(None, profiles)),
@@ -53,8 +53,8 @@ def _told(settings: Settings) -> dict[str, str]:
         "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
     }
     if not settings.lite and not settings["ELASTIC_APM_SERVER_URL"]:
-        told["ELASTIC_APM_SERVER_URL"] = "http://apm-server:8200"
-    return told
+        variables["ELASTIC_APM_SERVER_URL"] = "http://apm-server:8200"
+    return variables
 
 
 def api_memory(workers: int) -> int:
@@ -67,16 +67,16 @@ def api_memory(workers: int) -> int:
 
 def check(settings: Settings) -> None:
     """Raise LabError when compose.yaml cannot be read with these settings."""
-    done = run(settings, "config", "--quiet")
-    if done.returncode:
-        raise LabError(f"compose.yaml cannot be used: {done.stderr.strip()[-600:]}", "set what it names in .env")
+    process = run(settings, "config", "--quiet")
+    if process.returncode:
+        raise LabError(f"compose.yaml cannot be used: {process.stderr.strip()[-600:]}", "set what it names in .env")
 
 
 def leave(settings: Settings) -> None:
     """Write the settings to a file with which a person can run Compose by hand."""
     ENV_FILE.unlink(missing_ok=True)
     env_file.write(
-        ENV_FILE, _told(settings), "The settings that `make up` gave Compose. Use them to run Compose by hand."
+        ENV_FILE, _variables(settings), "The settings that `make up` gave Compose. Use them to run Compose by hand."
     )
 
 
@@ -104,30 +104,32 @@ def show(settings: Settings, *words: str) -> int:
 
 def ask(settings: Settings, *words: str) -> str:
     """What it prints, nothing when it fails; of every profile."""
-    done = run(settings, "--profile", "*", *words)
-    return "" if done.returncode else done.stdout
+    process = run(settings, "--profile", "*", *words)
+    return "" if process.returncode else process.stdout
 
 
 def rows(settings: Settings, *words: str) -> list[dict[str, Any]]:
     """One for each container of the project: Service, State, Health, ExitCode, ID, and Hash, of its configuration."""
     text = ask(settings, "ps", "--all", *words, "--format", "json")
-    found: list[Any] = [msgspec.json.decode(line) for line in text.splitlines() if line.strip()]
-    found = found[0] if found and isinstance(found[0], list) else found  # other versions give one list
+    containers: list[Any] = [msgspec.json.decode(line) for line in text.splitlines() if line.strip()]
+    containers = (
+        containers[0] if containers and isinstance(containers[0], list) else containers
+    )  # other versions give one list
     key = "com.docker.compose.config-hash="
-    for row in found:
+    for row in containers:
         labels = row["Labels"].split(",")
         row["Hash"] = next((label.removeprefix(key) for label in labels if label.startswith(key)), "")
-    return found
+    return containers
 
 
 def states(settings: Settings) -> dict[str, str]:
     """Compose's word for each: the checks are its own, in compose.yaml."""
-    found = {}
+    state_of = {}
     for row in rows(settings):
-        said = row["Health"] or row["State"]
-        said = f"exited {row['ExitCode']}" if said == "exited" else said
-        found[row["Service"]] = "up" if said == "healthy" else said
-    return found
+        state = row["Health"] or row["State"]
+        state = f"exited {row['ExitCode']}" if state == "exited" else state
+        state_of[row["Service"]] = "up" if state == "healthy" else state
+    return state_of
 
 
 def published(settings: Settings) -> dict[int, str]:
@@ -140,18 +142,18 @@ def names(settings: Settings, profile: str) -> set[str]:
     return {name for name, each in _config(settings, "--profile", "*").items() if profile in each.get("profiles", [])}
 
 
-def absent(settings: Settings) -> dict[str, str]:
+def missing_images(settings: Settings) -> dict[str, str]:
     """The images that must be pulled first, with a service that needs each."""
-    wanted = {each["image"]: name for name, each in _config(settings).items() if "build" not in each}
-    listed = subprocess.run(
+    images = {each["image"]: name for name, each in _config(settings).items() if "build" not in each}
+    process = subprocess.run(
         ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"],
         capture_output=True,
         text=True,
         timeout=ASK_SECONDS,
         check=False,
     )
-    there = set(listed.stdout.splitlines())
-    return {image: name for image, name in wanted.items() if {image, f"{image}:latest"}.isdisjoint(there)}
+    present = set(process.stdout.splitlines())
+    return {image: name for image, name in images.items() if {image, f"{image}:latest"}.isdisjoint(present)}
 
 
 def built(settings: Settings) -> list[str]:
@@ -160,6 +162,8 @@ def built(settings: Settings) -> list[str]:
 
 
 def _config(settings: Settings, *words: str) -> dict[str, dict[str, Any]]:
-    done = run(settings, *words, "config", "--format", "json")
-    found: dict[str, dict[str, Any]] = msgspec.json.decode(done.stdout)["services"] if not done.returncode else {}
-    return found
+    process = run(settings, *words, "config", "--format", "json")
+    configuration: dict[str, dict[str, Any]] = (
+        msgspec.json.decode(process.stdout)["services"] if not process.returncode else {}
+    )
+    return configuration

@@ -38,35 +38,39 @@ def fault() -> LabError | None:
     if not shutil.which("docker"):
         return LabError("Docker is not installed", f"install Docker with Compose 2, {_WITHOUT}")
     try:
-        code, said = _said("docker", "compose", "version", "--short")
-        if code or _older(said, COMPOSE_VERSION):
-            found = (
-                f"Compose {said}" if not code else "only Compose v1" if shutil.which("docker-compose") else "no Compose"
+        code, output = _output("docker", "compose", "version", "--short")
+        if code or _older(output, COMPOSE_VERSION):
+            plugin = (
+                f"Compose {output}"
+                if not code
+                else "only Compose v1"
+                if shutil.which("docker-compose")
+                else "no Compose"
             )
-            wanted = ".".join(map(str, COMPOSE_VERSION))
+            minimum = ".".join(map(str, COMPOSE_VERSION))
             return LabError(
-                f"there is {found} beside Docker", f"install its plugin compose, {wanted} or later, {_WITHOUT}"
+                f"there is {plugin} beside Docker", f"install its plugin compose, {minimum} or later, {_WITHOUT}"
             )
-        code, said = _said("docker", "version", "--format", "{{.Server.Version}}")
+        code, output = _output("docker", "version", "--format", "{{.Server.Version}}")
         if code:
-            return LabError(f"Docker's engine does not answer: {said[-300:]}", f"start it, {_WITHOUT}")
-        if _older(said, ENGINE_VERSION):
-            return LabError(f"Docker's engine is {said}", f"update it to {ENGINE_VERSION[0]} or later, {_WITHOUT}")
-        if _said("docker", "buildx", "version")[0]:
+            return LabError(f"Docker's engine does not answer: {output[-300:]}", f"start it, {_WITHOUT}")
+        if _older(output, ENGINE_VERSION):
+            return LabError(f"Docker's engine is {output}", f"update it to {ENGINE_VERSION[0]} or later, {_WITHOUT}")
+        if _output("docker", "buildx", "version")[0]:
             return LabError("there is no buildx beside Docker", f"install its plugin buildx, {_WITHOUT}")
     except subprocess.TimeoutExpired:
         return LabError(f"Docker's engine does not answer within {WAIT_SECONDS} s", f"start it anew, {_WITHOUT}")
     return None
 
 
-def _said(*command: str) -> tuple[int, str]:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
-    return done.returncode, (done.stderr if done.returncode else done.stdout).strip()
+def _output(*command: str) -> tuple[int, str]:
+    process = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
+    return process.returncode, (process.stderr if process.returncode else process.stdout).strip()
 
 
-def _older(version: str, wanted: tuple[int, ...]) -> bool:
+def _older(version: str, minimum: tuple[int, ...]) -> bool:
     numbers = tuple(map(int, re.findall(r"\d+", version)[:3]))
-    return bool(numbers) and numbers < wanted
+    return bool(numbers) and numbers < minimum
 
 
 def services(settings: Settings) -> list[Service]:
@@ -81,26 +85,29 @@ def check(settings: Settings) -> None:
 def check_table(settings: Settings, progress: Progress) -> None:
     LOG.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     _step(settings, progress, "the trainer's image to be built", ["build", "trainer"])
-    done = compose.run(settings, *_TRAINER, *CHECK, "--params", settings["PARAMS"], seconds=600)
-    if done.returncode:
-        raise refused_table(settings, done.stderr)
+    process = compose.run(settings, *_TRAINER, *CHECK, "--params", settings["PARAMS"], seconds=600)
+    if process.returncode:
+        raise refused_table(settings, process.stderr)
 
 
 def start(settings: Settings, progress: Progress) -> None:
     LOG.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     LOG.write_text("")
-    running = states(settings)
+    before = states(settings)
     if not settings.lite and (note := docker_preflight.map_count_note()):
         progress.done(f"note: {note}")
-    if images := compose.absent(settings):
+    if images := compose.missing_images(settings):
         _step(settings, progress, f"{', '.join(images)} to be pulled", ["pull", "--quiet", *images.values()])
     _step(settings, progress, "the images to be built", ["build", *compose.built(settings)])
     note_engine(NAME)
     compose.leave(settings)
-    if settings.lite and (left := running.keys() & compose.names(settings, "elastic")):
+    if settings.lite and (remainder := before.keys() & compose.names(settings, "elastic")):
         # They are no orphans to Compose, only of a profile that is off.
         _step(
-            settings, progress, "the Elastic part to stop", ["--profile", "*", "rm", "--stop", "--force", *sorted(left)]
+            settings,
+            progress,
+            "the Elastic part to stop",
+            ["--profile", "*", "rm", "--stop", "--force", *sorted(remainder)],
         )
     if holders := _in_the_way(settings):
         _step(settings, progress, "ports to change hands", ["--profile", "*", "rm", "--stop", "--force", *holders])
@@ -120,15 +127,15 @@ def _in_the_way(settings: Settings) -> list[str]:
 
     They must stop first: Compose would start the other service while the port is still taken.
     """
-    held = compose.published(settings)
-    wanted = {port: each.name for each in services(settings) for port, _ in each.ports(settings)}
-    return sorted({held[port] for port, name in wanted.items() if held.get(port, name) != name})
+    holders = compose.published(settings)
+    claims = {port: each.name for each in services(settings) for port, _ in each.ports(settings)}
+    return sorted({holders[port] for port, name in claims.items() if holders.get(port, name) != name})
 
 
 def outdated(settings: Settings) -> bool:
-    wanted = dict(line.split() for line in ask(settings, "config", "--hash", "*").splitlines())
+    hashes = dict(line.split() for line in ask(settings, "config", "--hash", "*").splitlines())
     return any(
-        wanted.get(row["Service"], row["Hash"]) != row["Hash"] for row in compose.rows(settings, "--status=running")
+        hashes.get(row["Service"], row["Hash"]) != row["Hash"] for row in compose.rows(settings, "--status=running")
     )
 
 
@@ -170,10 +177,10 @@ def stop(settings: Settings) -> bool:
 
 def remove(settings: Settings) -> None:
     _down(settings, "--volumes")
-    listed = _said("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", f"lab/*:{project(settings)}")[1]
-    if listed:
+    images = _output("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", f"lab/*:{project(settings)}")[1]
+    if images:
         subprocess.run(
-            ["docker", "image", "rm", *listed.split()], capture_output=True, timeout=STOP_SECONDS, check=False
+            ["docker", "image", "rm", *images.split()], capture_output=True, timeout=STOP_SECONDS, check=False
         )
 
 
@@ -181,9 +188,9 @@ def _down(settings: Settings, *more: str) -> bool:
     ran = bool(states(settings))
     # First the stand-in AWS, which starts again the tasks that end.
     for words in (["stop", "aws"], ["down", "--remove-orphans", *more]):
-        done = compose.run(settings, "--profile", "*", *words, seconds=STOP_SECONDS)
-        if done.returncode:
-            raise LabError(f"Compose could not stop the lab: {done.stderr.strip()[-600:]}", "run `make down` again")
+        process = compose.run(settings, "--profile", "*", *words, seconds=STOP_SECONDS)
+        if process.returncode:
+            raise LabError(f"Compose could not stop the lab: {process.stderr.strip()[-600:]}", "run `make down` again")
         if words[0] == "stop":
             _end_tasks(settings)
     return ran
@@ -192,7 +199,7 @@ def _down(settings: Settings, *more: str) -> bool:
 def _end_tasks(settings: Settings) -> None:
     """Remove the task containers that the stand-in AWS left on its network: Compose does not know them."""
     label = f"label=ministack.instance={project(settings)}-aws:4566"
-    if ids := _said("docker", "ps", "--all", "--quiet", "--filter", label)[1]:
+    if ids := _output("docker", "ps", "--all", "--quiet", "--filter", label)[1]:
         subprocess.run(
             ["docker", "rm", "--force", "--volumes", *ids.split()], capture_output=True, timeout=60, check=False
         )
@@ -201,7 +208,7 @@ def _end_tasks(settings: Settings) -> None:
 def _step(settings: Settings, progress: Progress, what: str, words: list[str]) -> None:
     """Run one of Compose's commands that take long, its words to the log; raise LabError with the end of them."""
     with LOG.open("a") as log:
-        begun = log.tell()
+        offset = log.tell()
         process = subprocess.Popen(
             ["docker", "compose", "--progress", "plain", *words],
             cwd=ROOT,
@@ -217,7 +224,7 @@ def _step(settings: Settings, progress: Progress, what: str, words: list[str]) -
         finally:
             process.terminate()
     if process.wait(30):
-        text = LOG.read_bytes()[begun:].decode(errors="replace")
+        text = LOG.read_bytes()[offset:].decode(errors="replace")
         raise LabError(f"waiting for {what} failed:\n{text.strip()[-2_000:]}", _remedy(words[0]))
 
 

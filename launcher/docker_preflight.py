@@ -28,16 +28,14 @@ MADE_WITH = STATE / "images.json"
 SOCKET = Path("/var/run/docker.sock")
 
 
-def check(
-    settings: Settings, services: list[Service], running: dict[str, str], published: Collection[int] = ()
-) -> None:
+def check(settings: Settings, services: list[Service], states: dict[str, str], published: Collection[int] = ()) -> None:
     """Raise LabError for the first thing that keeps the containers from starting.
 
-    `running` gives the state of each existing container, `published` the ports that this lab's containers publish.
+    `states` gives the state of each existing container, `published` the ports that this lab's containers publish.
     """
     preflight.check_writable()
     _check_images(settings)
-    here = {name for name, state in running.items() if not state.startswith(("exited", "created", "dead"))}
+    here = {name for name, state in states.items() if not state.startswith(("exited", "created", "dead"))}
     elastic = not settings.lite and "elasticsearch" not in here
     _check_memory((0 if "api" in here else MEMORY_MB) + (ELASTIC_MEMORY_MB if elastic else 0), settings.lite)
     if not MADE_WITH.exists():
@@ -112,8 +110,10 @@ def owner() -> tuple[int, int]:
 
 @functools.cache
 def _info(form: str) -> str:
-    done = subprocess.run(["docker", "info", "--format", form], capture_output=True, text=True, timeout=30, check=False)
-    return "" if done.returncode else done.stdout.strip()
+    process = subprocess.run(
+        ["docker", "info", "--format", form], capture_output=True, text=True, timeout=30, check=False
+    )
+    return "" if process.returncode else process.stdout.strip()
 
 
 def _check_memory(needed: int, lite: bool) -> None:

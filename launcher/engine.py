@@ -65,17 +65,17 @@ def choose(settings: Settings) -> Engine:
 
     Raises LabError when the one asked for is not there, or is not the one that made the state.
     """
-    wanted, before = settings["ENGINE"], state.made_by()
-    if wanted not in ("auto", "docker", "embedded"):
-        raise LabError(f"ENGINE is {wanted!r}", "it may be auto, embedded or docker")
-    if before and wanted not in ("auto", before):
+    name, before = settings["ENGINE"], state.made_by()
+    if name not in ("auto", "docker", "embedded"):
+        raise LabError(f"ENGINE is {name!r}", "it may be auto, embedded or docker")
+    if before and name not in ("auto", before):
         raise LabError(
-            f"this lab's models and runs are kept by the {before} engine, not by {wanted}",
+            f"this lab's models and runs are kept by the {before} engine, not by {name}",
             f"go on with it: make up ENGINE={before}; or remove its state first: make reset",
         )
-    if wanted == "auto":
-        wanted = before or ("embedded" if docker.fault() else "docker")
-    return _named(wanted)
+    if name == "auto":
+        name = before or ("embedded" if docker.fault() else "docker")
+    return _named(name)
 
 
 def present(settings: Settings) -> Engine:

@@ -178,8 +178,8 @@ def _call(settings: Settings, what: str, command: list[str], seconds: int | None
         raise LabError(f"{what} failed; the reason stands above", "mend it, then run `make train`")
 
 
-def refused_table(settings: Settings, said: str) -> LabError:
-    """The error for a table that the trainer's check refused; `said` is the output of that check."""
+def refused_table(settings: Settings, output: str) -> LabError:
+    """The error for a table that the trainer's check refused; `output` is the output of that check."""
     # Compose prints lines of its own before the error.
-    reason = said[max(said.find("error: "), 0) :].removeprefix("error: ").strip()
+    reason = output[max(output.find("error: "), 0) :].removeprefix("error: ").strip()
     return LabError(f"{settings['PARAMS']} cannot be trained on; nothing was changed. The reason:\n{reason[:4_000]}")

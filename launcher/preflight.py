@@ -39,20 +39,20 @@ def check_git() -> None:
     """Raise LabError unless this folder is in a git checkout with a commit."""
     if not shutil.which("git"):
         raise LabError("git is not installed", "install git: DVC and the lineage of every model need it")
-    done = subprocess.run(
+    process = subprocess.run(
         ["git", "rev-parse", "--verify", "HEAD"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
     )
-    if done.returncode:
+    if process.returncode:
         raise LabError(
-            f"{ROOT} is not a git checkout with a commit: {done.stderr.strip()}",
+            f"{ROOT} is not a git checkout with a commit: {process.stderr.strip()}",
             "clone the repository, or: git init && git add -A && git commit -m Begin",
         )
 
 
 def _check_folder() -> None:
-    if odd := sorted(set(f"{ROOT}{BIN}") & set("'\"%")):
+    if characters := sorted(set(f"{ROOT}{BIN}") & set("'\"%")):
         raise LabError(
-            f"the path {ROOT} has {' and '.join(odd)} in it, which supervisord's configuration cannot hold",
+            f"the path {ROOT} has {' and '.join(characters)} in it, which supervisord's configuration cannot hold",
             "move the clone to a path without quotes and percent signs",
         )
     socket_path = STATE / "run" / "supervisor.sock"
@@ -82,8 +82,8 @@ def _check_room(freed: int = 0) -> None:
         )
     memory = (psutil.virtual_memory().available + freed) // 2**20
     if memory < MEMORY_MB:
-        hungry = sorted(psutil.process_iter(["name", "memory_info"]), key=_rss, reverse=True)[:3]
-        names = ", ".join(f"{p.info['name']} (pid {p.pid}, {_rss(p) // 2**20} MB)" for p in hungry)
+        largest = sorted(psutil.process_iter(["name", "memory_info"]), key=_rss, reverse=True)[:3]
+        names = ", ".join(f"{p.info['name']} (pid {p.pid}, {_rss(p) // 2**20} MB)" for p in largest)
         raise LabError(
             f"only {memory} MB of memory are available; the lab needs {MEMORY_MB}. The largest users: {names}",
             "close one of them",
@@ -106,26 +106,26 @@ def _listening(processes: Sequence[psutil.Process]) -> set[int]:
     ports = set()
     for process in processes:
         with contextlib.suppress(psutil.Error):
-            found = process.net_connections("inet")
-            ports |= {connection.laddr.port for connection in found if connection.status == psutil.CONN_LISTEN}
+            connections = process.net_connections("inet")
+            ports |= {connection.laddr.port for connection in connections if connection.status == psutil.CONN_LISTEN}
     return ports
 
 
 def check_ports(settings: Settings, services: Sequence[Service], own: Collection[int] = ()) -> None:
     """Raise LabError unless every port of these services is free or in `own`, and no two services need the same one."""
-    wanted: dict[int, str] = {}
+    claims: dict[int, str] = {}
     for port, setting in (pair for service in services for pair in service.ports(settings)):
-        if port in wanted:
+        if port in claims:
             raise LabError(
-                f"{setting} and {wanted[port]} both need port {port}",
+                f"{setting} and {claims[port]} both need port {port}",
                 "give one of them another port; SeaweedFS also takes each of its ports plus 10000",
             )
-        wanted[port] = setting
-    for port, setting in wanted.items():
+        claims[port] = setting
+    for port, setting in claims.items():
         if port not in own and not _free(port):
             # A setting with two ports is the number of the lower one.
-            pair = list(wanted.values()).count(setting) > 1
-            other = _suggest(settings.port(setting), GRPC_OFFSET if pair else 0, wanted.keys())
+            pair = list(claims.values()).count(setting) > 1
+            other = _suggest(settings.port(setting), GRPC_OFFSET if pair else 0, claims.keys())
             raise LabError(
                 f"port {port} ({setting}) is in use{_holder(port)}",
                 f"stop that program, or choose another port: make up {setting}={other}",
@@ -141,8 +141,8 @@ def check_sockets(settings: Settings) -> None:
         with contextlib.suppress(FileNotFoundError):
             owner = path.lstat().st_uid
             if owner != os.geteuid() and os.geteuid():  # root may replace the file
-                wanted = [port for service in processes(settings) for port, _ in service.ports(settings)]
-                other = _suggest(settings.port(setting), GRPC_OFFSET, wanted)
+                ports = [port for service in processes(settings) for port, _ in service.ports(settings)]
+                other = _suggest(settings.port(setting), GRPC_OFFSET, ports)
                 raise LabError(
                     f"{path}, which S3 wants to make, belongs to the user {owner}",
                     f"have it removed, or choose another port: make up {setting}={other}",
@@ -160,11 +160,11 @@ def _free(port: int) -> bool:
     return True
 
 
-def _suggest(port: int, offset: int, wanted: Collection[int]) -> str:
+def _suggest(port: int, offset: int, claims: Collection[int]) -> str:
     """A port near `port` such that it and the one `offset` above it are free and no service needs them."""
     near = [*range(port + 1, port + 500), *range(port - 1, port - 500, -1)]
     for each in (each for each in near if 1_024 <= each <= 65_535 - offset):
-        if all(_free(p) and p not in wanted for p in {each, each + offset}):
+        if all(_free(p) and p not in claims for p in {each, each + offset}):
             return str(each)
     return "…"
 

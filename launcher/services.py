@@ -34,11 +34,11 @@ class Service:
 
     def ports(self, settings: Settings) -> list[tuple[int, str]]:
         """Every port that the service listens on, with the setting that determines it. A port may occur twice."""
-        found = [(settings.port(name), name) for name in (self.port, *self.more, *self.inner)]
+        pairs = [(settings.port(name), name) for name in (self.port, *self.more, *self.inner)]
         if self.inner:
             grpc = (self.port, *self.inner)
-            found += [(settings.number(name, 1, 65_535 - GRPC_OFFSET) + GRPC_OFFSET, name) for name in grpc]
-        return found
+            pairs += [(settings.number(name, 1, 65_535 - GRPC_OFFSET) + GRPC_OFFSET, name) for name in grpc]
+        return pairs
 
 
 _API = Service("api", "API", "API_PORT", "/healthz", "open")

@@ -57,11 +57,11 @@ def check(settings: Settings) -> None:
 
 def check_table(settings: Settings, _progress: Progress) -> None:
     command = [sys.executable, *CHECK, "--params", str(settings.params)]
-    done = subprocess.run(
+    process = subprocess.run(
         command, cwd=ROOT, env=pipeline.environment(settings), capture_output=True, text=True, timeout=600, check=False
     )
-    if done.returncode:
-        raise refused_table(settings, done.stderr)
+    if process.returncode:
+        raise refused_table(settings, process.stderr)
 
 
 def start(settings: Settings, progress: Progress) -> None:
@@ -82,11 +82,11 @@ def start(settings: Settings, progress: Progress) -> None:
 
 def states(settings: Settings) -> dict[str, str]:
     """supervisord's word for each, and for one that runs whether it answers."""
-    found = {name: str(row["statename"]).lower() for name, row in (processes() or {}).items()}
+    state_of = {name: str(row["statename"]).lower() for name, row in (processes() or {}).items()}
     for service in wanted(settings):
-        if found.get(service.name) == "running":
-            found[service.name] = "up" if service.healthy(settings, HEALTH_SECONDS) else "up, not answering yet"
-    return {name: said for name, said in found.items() if said != "stopped"}
+        if state_of.get(service.name) == "running":
+            state_of[service.name] = "up" if service.healthy(settings, HEALTH_SECONDS) else "up, not answering yet"
+    return {name: state for name, state in state_of.items() if state != "stopped"}
 
 
 def store(settings: Settings) -> str:
@@ -123,18 +123,18 @@ def _supervise(settings: Settings) -> None:
     SOCKET.unlink(missing_ok=True)
     STARTED_WITH.write_text(_started_with(settings))
     command = [sys.executable, "-m", "launcher.supervisord", "-c", str(ROOT / "services" / "supervisord.conf")]
-    done = subprocess.run(
+    process = subprocess.run(
         command,
         cwd=ROOT,
         env={**environment({}), "LAB_STATE": str(STATE)},
-        input=msgspec.json.encode(_told(settings)).decode(),
+        input=msgspec.json.encode(_values(settings)).decode(),
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    if done.returncode:
-        raise LabError(f"supervisord did not start: {(done.stderr or done.stdout).strip()[-500:]}", "")
+    if process.returncode:
+        raise LabError(f"supervisord did not start: {(process.stderr or process.stdout).strip()[-500:]}", "")
     deadline = time.monotonic() + 30
     while processes() is None:
         if time.monotonic() > deadline:
@@ -142,7 +142,7 @@ def _supervise(settings: Settings) -> None:
         time.sleep(0.1)
 
 
-def _told(settings: Settings) -> dict[str, str]:
+def _values(settings: Settings) -> dict[str, str]:
     """The values that services/supervisord.conf uses."""
     return {
         **settings.values,
@@ -185,8 +185,8 @@ def outdated(settings: Settings) -> bool:
 def _started_with(settings: Settings) -> str:
     """A hash of the settings instead of the settings themselves, because they include secrets."""
     config = (ROOT / "services" / "supervisord.conf").read_bytes()
-    told = {**settings.values, "PARAMS": problem.load(settings.params).name}
-    return hashlib.sha256(msgspec.json.encode(told, order="deterministic") + config).hexdigest()
+    content = {**settings.values, "PARAMS": problem.load(settings.params).name}
+    return hashlib.sha256(msgspec.json.encode(content, order="deterministic") + config).hexdigest()
 
 
 def stop(_settings: Settings) -> bool:
@@ -199,21 +199,21 @@ def stop(_settings: Settings) -> bool:
         with contextlib.suppress(OSError, http.client.HTTPException, xmlrpc.client.Error):
             _supervisor().supervisor.shutdown()
     deadline = time.monotonic() + STOP_SECONDS
-    while ran and (left := own_processes()) and time.monotonic() < deadline:
+    while ran and (orphans := own_processes()) and time.monotonic() < deadline:
         time.sleep(0.2)
-        if processes() is None and not _supervised(left):
+        if processes() is None and not _supervised(orphans):
             break
     return _end() or ran
 
 
 def own_processes() -> list[psutil.Process]:
     """Every process that was started with this lab's folder as LAB_STATE, but this one."""
-    found = []
+    own = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if process.pid != os.getpid() and process.environ().get("LAB_STATE") == str(STATE):
-                found.append(process)
-    return found
+                own.append(process)
+    return own
 
 
 def log_end(_settings: Settings, name: str, lines: int = 15) -> str:
@@ -228,19 +228,19 @@ def log_end(_settings: Settings, name: str, lines: int = 15) -> str:
 
 def _wait(settings: Settings, progress: Progress) -> None:
     """Wait until every service is well; raise LabError with the end of its log for one that cannot start."""
-    left, limit = wanted(settings), settings.number("START_SECONDS", 1, 3600)
-    pids: dict[str, set[object]] = {service.name: set() for service in left}
-    while left:
-        for service in list(left):
+    remainder, limit = wanted(settings), settings.number("START_SECONDS", 1, 3600)
+    pids: dict[str, set[object]] = {service.name: set() for service in remainder}
+    while remainder:
+        for service in list(remainder):
             if service.healthy(settings):
-                left.remove(service)
+                remainder.remove(service)
                 progress.done(f"{service.title} is up")
-        if not left:
+        if not remainder:
             return
-        progress.waiting(", ".join(service.title for service in left))
-        running = processes() or {}
-        for service in left:
-            state = running.get(service.name, {})
+        progress.waiting(", ".join(service.title for service in remainder))
+        table = processes() or {}
+        for service in remainder:
+            state = table.get(service.name, {})
             # supervisord starts what died after a few seconds again and again, and never calls it FATAL.
             pids[service.name] |= {state.get("pid", 0)} - {0}
             hopeless = state.get("statename") == "FATAL" or len(pids[service.name]) > STARTS
@@ -252,10 +252,10 @@ def _wait(settings: Settings, progress: Progress) -> None:
         time.sleep(1)
 
 
-def _supervised(left: list[psutil.Process]) -> bool:
+def _supervised(orphans: list[psutil.Process]) -> bool:
     """Whether supervisord itself is still among them, stopping the others."""
     with contextlib.suppress(psutil.Error):
-        return any("supervisord" in " ".join(process.cmdline()) for process in left)
+        return any("supervisord" in " ".join(process.cmdline()) for process in orphans)
     return True
 
 
@@ -266,20 +266,20 @@ def _end() -> bool:
     """
     ended = False
     for number, seconds in enumerate(END_SECONDS):
-        left, deadline = own_processes(), time.monotonic() + seconds
-        for process in left:
+        orphans, deadline = own_processes(), time.monotonic() + seconds
+        for process in orphans:
             with contextlib.suppress(psutil.Error):
                 if not number:
                     process.terminate()
                 elif number > 1 or process.environ().get("SUPERVISOR_PROCESS_NAME") not in KEEPERS:
                     process.kill()
-        ended = ended or bool(left)
-        while left and time.monotonic() < deadline:
+        ended = ended or bool(orphans)
+        while orphans and time.monotonic() < deadline:
             time.sleep(0.2)
-            left = own_processes()
-        if not left:
+            orphans = own_processes()
+        if not orphans:
             return ended
-    pids = ", ".join(str(process.pid) for process in left)
+    pids = ", ".join(str(process.pid) for process in orphans)
     raise LabError(f"these processes of the lab cannot be ended: {pids}", "see what holds them, or restart the machine")
 
 

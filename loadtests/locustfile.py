@@ -19,7 +19,7 @@ from locust.env import Environment
 
 from lab import settings
 from loadtests import rows
-from loadtests.slo import Route, Seen
+from loadtests.slo import Figures, Route
 
 BATCH = 50
 # Of a user's predictions, how many may still get feedback.
@@ -38,12 +38,12 @@ def write(environment: Environment, **_: Any) -> None:
     """Leave the final figures for loadtests/run.py: Locust's CSV files lack the last second."""
     if not (target := os.environ.get("LOAD_FIGURES")):
         return
-    found = {
+    figures = {
         entry.name: Route(entry.num_requests, entry.num_failures, entry.get_response_time_percentile(0.99))
         for entry in environment.stats.entries.values()
     }
     raised = sum(each["count"] for each in environment.runner.exceptions.values())
-    Path(target).write_bytes(msgspec.json.encode(Seen(found, raised)))
+    Path(target).write_bytes(msgspec.json.encode(Figures(figures, raised)))
 
 
 class Client(FastHttpUser):
@@ -67,11 +67,11 @@ class Client(FastHttpUser):
 
     @task(1)
     def predict_batch(self) -> None:
-        drawn = random.choices(RECORDS, k=BATCH)  # noqa: S311
-        answer = self._post("/predict/batch", b'{"instances":[' + b",".join(body for body, _ in drawn) + b"]}")
+        records = random.choices(RECORDS, k=BATCH)  # noqa: S311
+        answer = self._post("/predict/batch", b'{"instances":[' + b",".join(body for body, _ in records) + b"]}")
         if answer is not None:
-            found = zip(answer["predictions"], drawn, strict=True)
-            self.predicted.extend((prediction["id"], label) for prediction, (_, label) in found)
+            pairs = zip(answer["predictions"], records, strict=True)
+            self.predicted.extend((prediction["id"], label) for prediction, (_, label) in pairs)
 
     @task(4)
     def feedback(self) -> None:

@@ -21,25 +21,25 @@ class Row:
 
 def load(settings: Settings) -> tuple[Problem, list[Row]]:
     """The problem that the setting PARAMS names, and its dataset; raise LabError when there is none yet."""
-    stated = problem.load(settings.params)
+    definition = problem.load(settings.params)
     path = settings.params.parent / "data" / "dataset.csv"
     try:
         with path.open(newline="") as file:
-            rows = [_row(stated, line) for line in csv.DictReader(file)]
+            rows = [_row(definition, line) for line in csv.DictReader(file)]
     except FileNotFoundError as error:
         raise LabError(f"there is no dataset at {path}", "`make up` or `make train` makes it") from error
     except (KeyError, ValueError) as error:
         raise LabError(f"{path} does not fit {settings.params}: {error}", "make it anew with `make train`") from error
     if not rows:
         raise LabError(f"{path} has no rows", "make it anew with `make train`")
-    return stated, rows
+    return definition, rows
 
 
-def _row(stated: Problem, line: dict[str, str]) -> Row:
+def _row(definition: Problem, line: dict[str, str]) -> Row:
     record: dict[str, float | int | None] = {}
-    for name, feature in stated.features.items():
+    for name, feature in definition.features.items():
         value = float(line[name]) if line[name] else None
         record[name] = int(value) if value is not None and feature.type == "integer" else value
-    target = stated.target
+    target = definition.target
     labels = {target.negative.value: target.negative.label, target.positive.value: target.positive.label}
     return Row(record, labels[line[target.column]])

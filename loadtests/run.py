@@ -15,7 +15,7 @@ from lab import errors, http, settings
 from lab.errors import LabError
 from lab.settings import ROOT, STATE, Settings
 from loadtests import slo
-from loadtests.slo import Seen, Slo
+from loadtests.slo import Figures, Slo
 
 FOLDER = Path(__file__).parent
 REPORTS = STATE / "load"
@@ -54,7 +54,7 @@ def check_ready(values: Settings) -> None:
         raise LabError(f"the API is not ready: {error.message}", "see `make status`, or run `make up`") from error
 
 
-def load(users: int, seconds: int) -> Seen:
+def load(users: int, seconds: int) -> Figures:
     """Run Locust without its page; it prints its own table. Gives what it saw."""
     REPORTS.mkdir(parents=True, exist_ok=True)
     figures = REPORTS / "figures.json"
@@ -67,20 +67,20 @@ def load(users: int, seconds: int) -> Seen:
         limit=seconds + SPARE_SECONDS,
     )
     try:
-        return msgspec.json.decode(figures.read_bytes(), type=Seen)
+        return msgspec.json.decode(figures.read_bytes(), type=Figures)
     except FileNotFoundError as error:
         raise LabError("Locust ended without its figures", "what it printed above says why") from error
 
 
-def judge(limits: Slo, seen: Seen) -> int:
+def judge(limits: Slo, figures: Figures) -> int:
     """Print the verdict, one line for each limit that is broken; 0 when none is."""
-    broken = slo.faults(limits, seen)
-    for fault in broken:
+    violations = slo.faults(limits, figures)
+    for fault in violations:
         print(f"BROKEN: {fault}")
     print(f"report: {(REPORTS / 'report.html').relative_to(ROOT)}")
-    if not broken:
-        print(f"every limit of loadtests/slo.yaml holds, over {seen.requests} requests")
-    return 1 if broken else 0
+    if not violations:
+        print(f"every limit of loadtests/slo.yaml holds, over {figures.requests} requests")
+    return 1 if violations else 0
 
 
 def serve(port: int) -> int:
@@ -98,9 +98,9 @@ def _locust(*words: str, limit: float | None, figures: Path | None = None) -> No
     environment["PYTHONPATH"] = str(ROOT)
     if figures:
         environment["LOAD_FIGURES"] = str(figures)
-    done = subprocess.run(command, cwd=ROOT, env=environment, timeout=limit, check=False)
-    if done.returncode:
-        raise LabError(f"Locust ended with status {done.returncode}", "what it printed above says why")
+    process = subprocess.run(command, cwd=ROOT, env=environment, timeout=limit, check=False)
+    if process.returncode:
+        raise LabError(f"Locust ended with status {process.returncode}", "what it printed above says why")
 
 
 if __name__ == "__main__":

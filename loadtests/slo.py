@@ -28,7 +28,7 @@ class Route(msgspec.Struct, frozen=True):
     p99_ms: float
 
 
-class Seen(msgspec.Struct, frozen=True):
+class Figures(msgspec.Struct, frozen=True):
     """A run: its routes by name, and how often our own locustfile raised, which would hide requests."""
 
     routes: dict[str, Route]
@@ -51,22 +51,22 @@ def read(path: Path = FILE) -> Slo:
         raise LabError(f"{path}: {error}", "correct it there; $ is the top of the file") from error
 
 
-def faults(limits: Slo, seen: Seen) -> list[str]:
+def faults(limits: Slo, run: Figures) -> list[str]:
     """Each limit that is broken, as a sentence."""
-    if not seen.requests:
+    if not run.requests:
         return ["no request was made"]
-    found = []
-    if seen.exceptions:
-        found.append(f"the locustfile raised {seen.exceptions} times; the report says where")
-    share = seen.failures / seen.requests
+    violations = []
+    if run.exceptions:
+        violations.append(f"the locustfile raised {run.exceptions} times; the report says where")
+    share = run.failures / run.requests
     if share > limits.failed_share:
-        found.append(
-            f"{seen.failures} of {seen.requests} requests failed, {share:.2%}; the limit is {limits.failed_share:.2%}"
+        violations.append(
+            f"{run.failures} of {run.requests} requests failed, {share:.2%}; the limit is {limits.failed_share:.2%}"
         )
     for name, limit in limits.p99_ms.items():
-        route = seen.routes.get(name)
+        route = run.routes.get(name)
         if route is None or not route.requests:
-            found.append(f"{name} was not asked once")
+            violations.append(f"{name} was not asked once")
         elif route.p99_ms > limit:
-            found.append(f"p99 of {name} is {route.p99_ms:g} ms; the limit is {limit:g} ms")
-    return found
+            violations.append(f"p99 of {name} is {route.p99_ms:g} ms; the limit is {limit:g} ms")
+    return violations

@@ -74,10 +74,10 @@ class _Engine:
         if method == "POST" and path == "/containers/create":
             options["data"] = json.dumps(confined(json.loads(options["data"]), self.mark, self._network(head)))
         elif method == "POST" and (path == "/images/create" or re.fullmatch(r"/images/.+/tag", path)):
-            named = options.get("params") or {}
-            self._own_image(named.get("fromImage") or named.get("repo") or "")
-        elif method in ("POST", "DELETE") and (changed := re.fullmatch(CHANGES, path)):
-            self._own_container(head, changed["id"])
+            parameters = options.get("params") or {}
+            self._own_image(parameters.get("fromImage") or parameters.get("repo") or "")
+        elif method in ("POST", "DELETE") and (match := re.fullmatch(CHANGES, path)):
+            self._own_container(head, match["id"])
         elif method != "GET" or not re.fullmatch(READS, path):
             raise DeniedError(f"the stand-in AWS may not ask the engine for {method} {path}")
         elif image := re.fullmatch("/distribution/(.+)/json", path):
@@ -107,25 +107,25 @@ class _Engine:
                 raise DeniedError(f"the container {name} is not the stand-in's")
 
 
-def confined(asked: Mapping[str, Any], mark: Mapping[str, str], network: str) -> dict[str, Any]:
+def confined(body: Mapping[str, Any], mark: Mapping[str, str], network: str) -> dict[str, Any]:
     """The request for a task's container, changed so that it is confined like every container of the lab.
 
     Raises DeniedError for a container that is not a task, and for one that needs more of the machine than published
     ports.
     """
-    labels, host = asked.get("Labels") or {}, dict(asked.get("HostConfig") or {})
+    labels, host = body.get("Labels") or {}, dict(body.get("HostConfig") or {})
     if {name: labels.get(name) for name in mark} != dict(mark):
         raise DeniedError("the stand-in AWS starts the tasks of ECS only")
     if host.pop("NetworkMode", None) != network:
         raise DeniedError("a task runs on the stand-in's own network: networkMode host is not allowed")
     ports = host.pop("PortBindings", None) or {}
-    wanted = sorted(name for name, value in host.items() if value) + (["Volumes"] if asked.get("Volumes") else [])
-    if wanted:
+    refusals = sorted(name for name, value in host.items() if value) + (["Volumes"] if body.get("Volumes") else [])
+    if refusals:
         raise DeniedError(
-            f"a task may not have {', '.join(wanted)}: no privileges, host folders or the host's processes"
+            f"a task may not have {', '.join(refusals)}: no privileges, host folders or the host's processes"
         )
     return {
-        **{name: asked[name] for name in ("Image", "Cmd", "Env", "ExposedPorts") if asked.get(name)},
+        **{name: body[name] for name in ("Image", "Cmd", "Env", "ExposedPorts") if body.get(name)},
         "Labels": labels,
         "HostConfig": {
             "NetworkMode": network,

@@ -101,11 +101,11 @@ class Guard:
         query = _query(scope)
         request = Request(scope["method"], scope["raw_path"].decode("latin-1"), query, fields)
         try:
-            signed = claim(request, self.key_id)
+            signature = claim(request, self.key_id)
             # The body is read only for a known key.
             body = await _body(receive)
-            signed.check(body)
-            _only_s3(signed, scope, fields, query, body)
+            signature.check(body)
+            _only_s3(signature, scope, fields, query, body)
         except RefusedError as refusal:
             if refusal.code == "MissingAuthenticationToken":
                 raise ClosedError(403, str(refusal)) from refusal
@@ -200,8 +200,8 @@ def _balancer(host: str) -> dict[str, Any] | None:
     set_request_account_id("")
     # NAME-ID.REGION.elb.amazonaws.com
     set_request_region(host.split(".")[-4] if host.endswith(".elb.amazonaws.com") else None)
-    found: dict[str, Any] | None = alb.find_lb_for_host(host)
-    return found
+    balancer: dict[str, Any] | None = alb.find_lb_for_host(host)
+    return balancer
 
 
 async def _balance(
@@ -224,11 +224,13 @@ async def _balance(
     await ministack._send_if_handled(send, response, receive)
 
 
-def _only_s3(signed: Signed, scope: Message, fields: dict[str, str], query: dict[str, list[str]], body: bytes) -> None:
+def _only_s3(
+    signature: Signed, scope: Message, fields: dict[str, str], query: dict[str, list[str]], body: bytes
+) -> None:
     """Refuse a presigned URL of S3 that is for another service: its body is not signed, and may name a service."""
-    if signed.body_is_free:
-        wanted = ministack._routing_params(scope["method"], scope["path"], fields, body, query)
-        if detect_service(scope["method"], scope["path"], fields, wanted) != "s3":
+    if signature.body_is_free:
+        parameters = ministack._routing_params(scope["method"], scope["path"], fields, body, query)
+        if detect_service(scope["method"], scope["path"], fields, parameters) != "s3":
             raise RefusedError("SignatureDoesNotMatch", "this URL was signed for S3 only")
 
 
@@ -248,11 +250,11 @@ async def _body(receive: Receive, limit: int = 0) -> bytes:
 
 def _again(body: bytes, receive: Receive) -> Receive:
     """A `receive` that first gives the body, which was read already, and then what comes after it."""
-    left = [body]
+    parts = [body]
 
     async def again() -> Message:
-        if left:
-            return {"type": "http.request", "body": left.pop(), "more_body": False}
+        if parts:
+            return {"type": "http.request", "body": parts.pop(), "more_body": False}
         return await receive()
 
     return again

@@ -100,10 +100,10 @@ def _secret(key: str, root: str, token: str) -> str:
         if iam_evaluator.is_root_access_key(key) or not (key in sts._sessions or _iam_account(key)):
             raise RefusedError("InvalidClientTokenId", "The security token included in the request is invalid.")
         set_request_account_id(_iam_account(key) or key)
-    found = iam_evaluator.resolve_credential(key, get_account_id(), token)
-    if isinstance(found, iam_evaluator.CredentialResolutionError):
-        raise RefusedError(found.code, found.message)
-    secret: str = found.secret_access_key
+    credential = iam_evaluator.resolve_credential(key, get_account_id(), token)
+    if isinstance(credential, iam_evaluator.CredentialResolutionError):
+        raise RefusedError(credential.code, credential.message)
+    secret: str = credential.secret_access_key
     return secret
 
 
@@ -116,9 +116,9 @@ def _check_header(request: Request, secret: str, body: bytes) -> None:
     if late := sigv4.request_time_failure(signature):
         raise RefusedError(*late)
     _check(request, signature, secret, body, presigned=False)
-    stated = request.fields.get("x-amz-content-sha256", "")
-    plain = re.fullmatch("[0-9a-f]{64}", stated)
-    if plain and stated != hashlib.sha256(body).hexdigest():
+    digest = request.fields.get("x-amz-content-sha256", "")
+    plain = re.fullmatch("[0-9a-f]{64}", digest)
+    if plain and digest != hashlib.sha256(body).hexdigest():
         raise RefusedError("XAmzContentSHA256Mismatch", "The provided 'x-amz-content-sha256' header does not match.")
 
 
@@ -128,10 +128,10 @@ def _check_query(request: Request, secret: str, body: bytes) -> None:
     if not expires.isascii() or not expires.isdigit() or not 0 < int(expires) <= WEEK:
         raise RefusedError("AuthorizationQueryParametersError", f"X-Amz-Expires must be from 1 to {WEEK}")
     try:
-        signed = datetime.strptime(signature.amz_date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        moment = datetime.strptime(signature.amz_date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError as error:
         raise RefusedError("IncompleteSignature", "X-Amz-Date is not a date") from error
-    age = (datetime.now(UTC) - signed).total_seconds()
+    age = (datetime.now(UTC) - moment).total_seconds()
     if not -900 < age < int(expires):
         raise RefusedError("AccessDenied", "Request has expired")
     _check(request, signature, secret, body, presigned=True)
@@ -154,12 +154,12 @@ def _check_v2(request: Request, key: str) -> None:
     """Check an S3 URL with a signature of version 2 (HMAC-SHA1), boto3's default for presigned URLs."""
     if not request.one("Expires").isascii():
         raise RefusedError("SignatureDoesNotMatch", "Expires is not a number")
-    sent = iam_evaluator.SignedRequest(
+    signed_request = iam_evaluator.SignedRequest(
         key, request.method, request.raw_path, request.query, request.fields, sigv2=True, auth_path=request.raw_path
     )
-    checked = iam_evaluator._sigv2_check(sent, get_account_id())
-    if isinstance(checked, iam_evaluator.AuthError):
-        raise RefusedError(checked.code, checked.message)
+    verdict = iam_evaluator._sigv2_check(signed_request, get_account_id())
+    if isinstance(verdict, iam_evaluator.AuthError):
+        raise RefusedError(verdict.code, verdict.message)
 
 
 def _parsed(signature: Any) -> Any:

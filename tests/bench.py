@@ -94,8 +94,8 @@ def clone_lab(root: Path) -> Lab:
     """A clone of the last commit, with ports of its own."""
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(root)], check=True, timeout=120)
     ours = {NAMES, *(setting.name for setting in SETTINGS)}
-    taken: set[int] = set()
-    ports = {s.name: str(free_port(taken)) for s in SETTINGS if s.port}
+    ports_in_use: set[int] = set()
+    ports = {s.name: str(free_port(ports_in_use)) for s in SETTINGS if s.port}
     env = {name: value for name, value in os.environ.items() if name not in ours}
     env |= {
         **ports,
@@ -108,31 +108,31 @@ def clone_lab(root: Path) -> Lab:
 
 
 def make(lab: Lab, *words: str) -> None:
-    done = lab.run("make", *words, f"PYTHON={sys.executable}")
-    if done.returncode:
-        sys.exit(f"make {' '.join(words)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    process = lab.run("make", *words, f"PYTHON={sys.executable}")
+    if process.returncode:
+        sys.exit(f"make {' '.join(words)} failed:\n{process.stdout[-2000:]}{process.stderr[-2000:]}")
 
 
 def seconds(lab: Lab, *words: str, before: str = "") -> float:
     if before:
         make(lab, *before.split())
-    begun = time.monotonic()
+    start = time.monotonic()
     make(lab, *words)
-    return say(f"make {' '.join(words)} after {before or 'git clone'}", time.monotonic() - begun)
+    return say(f"make {' '.join(words)} after {before or 'git clone'}", time.monotonic() - start)
 
 
 def timed(lab: Lab, *words: str) -> float:
-    begun = time.monotonic()
-    done = lab.run(str(lab.root / ".venv" / "bin" / words[0]), *words[1:])
-    if done.returncode:
-        sys.exit(f"{words[0]} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return say(words[0] + " " + words[1], time.monotonic() - begun)
+    start = time.monotonic()
+    process = lab.run(str(lab.root / ".venv" / "bin" / words[0]), *words[1:])
+    if process.returncode:
+        sys.exit(f"{words[0]} failed:\n{process.stdout[-2000:]}{process.stderr[-2000:]}")
+    return say(words[0] + " " + words[1], time.monotonic() - start)
 
 
 def resident(lab: Lab) -> tuple[int, int]:
     """Bytes of all the lab's processes: proportional set size, resident set size."""
-    found: list[psutil.Process] = own_processes(lab)
-    return sum(p.memory_full_info().pss for p in found), sum(p.memory_info().rss for p in found)
+    processes: list[psutil.Process] = own_processes(lab)
+    return sum(p.memory_full_info().pss for p in processes), sum(p.memory_info().rss for p in processes)
 
 
 def core_share(spin: float = 3.0) -> float:
@@ -140,13 +140,13 @@ def core_share(spin: float = 3.0) -> float:
 
     A virtual machine's pauses do not show in the process's own processor time.
     """
-    begun = last = time.perf_counter()
+    start = last = time.perf_counter()
     paused = 0.0
-    while last - begun < spin:
+    while last - start < spin:
         now = time.perf_counter()
         paused += now - last if now - last > 0.001 else 0
         last = now
-    return 1 - paused / (last - begun)
+    return 1 - paused / (last - start)
 
 
 def spread(values: list[float]) -> str:

@@ -50,8 +50,8 @@ def _repeated(size: int, head: bytes, part: bytes, tail: bytes) -> bytes:
 
 
 def _filled(size: int, head: bytes, part: Callable[[int], bytes], tail: bytes) -> bytes:
-    parts, left, number = [head], size - len(head) - len(tail), 0
-    while left >= len(piece := part(number)):
+    parts, remainder, number = [head], size - len(head) - len(tail), 0
+    while remainder >= len(piece := part(number)):
         parts.append(piece)
-        left, number = left - len(piece), number + 1
+        remainder, number = remainder - len(piece), number + 1
     return b"".join([*parts, tail])

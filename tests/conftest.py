@@ -49,9 +49,9 @@ class Lab:
 
     def python(self, *words: str, **env: str) -> str:
         """Run `python …`, which must succeed, and give what it printed."""
-        done = self.run(sys.executable, *words, **env)
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        return done.stdout
+        process = self.run(sys.executable, *words, **env)
+        assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
+        return process.stdout
 
     def url(self, port: str) -> str:
         return f"http://127.0.0.1:{self.env[port]}"
@@ -67,14 +67,14 @@ class Lab:
         return answer.status, msgspec.json.decode(answer.data)
 
 
-def free_port(taken: set[int]) -> int:
+def free_port(ports_in_use: set[int]) -> int:
     """A port that is free, as is the one 10000 above it, where SeaweedFS may put gRPC.
 
     Both are below Linux's ephemeral ones, which any outgoing connection may take.
     """
     for port in range(10_500 + os.getpid() % 5_000, 22_700):
-        if port not in taken and all(_is_free(p) for p in (port, port + 10_000)):
-            taken |= {port, port + 10_000}
+        if port not in ports_in_use and all(_is_free(p) for p in (port, port + 10_000)):
+            ports_in_use |= {port, port + 10_000}
             return port
     raise RuntimeError("no free port")
 
@@ -86,10 +86,10 @@ def _is_free(port: int) -> bool:
 
 def copy_work_tree(target: Path) -> None:
     """Copy what git knows or would know, as it stands, and commit it in a repository of its own."""
-    listed = subprocess.run(
+    listing = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    for name in listed.stdout.splitlines():
+    for name in listing.stdout.splitlines():
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
@@ -104,12 +104,12 @@ def add_a_table(root: Path) -> None:
 
 def own_processes(lab: Lab) -> list[psutil.Process]:
     """The processes of this lab's services."""
-    found = []
+    result = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if process.pid != os.getpid() and process.environ().get("LAB_STATE") == str(lab.root / ".lab"):
-                found.append(process)
-    return found
+                result.append(process)
+    return result
 
 
 def commit(root: Path) -> None:
@@ -133,8 +133,8 @@ def make_lab(root: Path, **env: str) -> Lab:
         text = text.replace(old, new, 1)
     params.write_text(text)
     commit(root)
-    taken: set[int] = set()
-    ports = {setting.name: str(free_port(taken)) for setting in SETTINGS if setting.port}
+    ports_in_use: set[int] = set()
+    ports = {setting.name: str(free_port(ports_in_use)) for setting in SETTINGS if setting.port}
     # Every setting in a command's environment is one that was asked for, as after `make up`.
     names = {NAMES, *(setting.name for setting in SETTINGS)}
     inherited = {name: value for name, value in os.environ.items() if name not in names}
@@ -145,11 +145,11 @@ def make_lab(root: Path, **env: str) -> Lab:
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory):
     """A lab that is up as processes, its champion served."""
-    made = make_lab(tmp_path_factory.mktemp("lab"), ENGINE="embedded")
+    instance = make_lab(tmp_path_factory.mktemp("lab"), ENGINE="embedded")
     try:
-        done = made.run(sys.executable, "-m", "launcher", "up")
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-        (made.root / "up.log").write_text(done.stdout)
-        yield made
+        process = instance.run(sys.executable, "-m", "launcher", "up")
+        assert process.returncode == 0, process.stdout[-4000:] + process.stderr[-4000:]
+        (instance.root / "up.log").write_text(process.stdout)
+        yield instance
     finally:
-        made.run(sys.executable, "-m", "launcher", "down", seconds=300)
+        instance.run(sys.executable, "-m", "launcher", "down", seconds=300)

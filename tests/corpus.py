@@ -39,50 +39,50 @@ from tests.hostile import (
 
 
 def _with(change: Callable[[ModelProto], Any]) -> bytes:
-    made = proto(graph(dense()))
-    change(made)
-    return written(made)
+    onnx_model = proto(graph(dense()))
+    change(onnx_model)
+    return written(onnx_model)
 
 
 def _external() -> dict[str, bytes]:
     """Weights in another file, at every place where a tensor can stand."""
 
-    def initializer(made: ModelProto) -> None:
-        made.graph.initializer[0].CopyFrom(outside())
+    def initializer(onnx_model: ModelProto) -> None:
+        onnx_model.graph.initializer[0].CopyFrom(outside())
 
-    def no_location(made: ModelProto) -> None:
-        made.graph.initializer[0].ClearField("data_location")
-        made.graph.initializer[0].external_data.append(StringStringEntryProto(key="location", value=".env"))
+    def no_location(onnx_model: ModelProto) -> None:
+        onnx_model.graph.initializer[0].ClearField("data_location")
+        onnx_model.graph.initializer[0].external_data.append(StringStringEntryProto(key="location", value=".env"))
 
-    def only_location(made: ModelProto) -> None:
-        made.graph.initializer[0].data_location = TensorProto.EXTERNAL
+    def only_location(onnx_model: ModelProto) -> None:
+        onnx_model.graph.initializer[0].data_location = TensorProto.EXTERNAL
 
-    def sparse(made: ModelProto) -> None:
-        made.graph.sparse_initializer.add().values.CopyFrom(outside("s"))
+    def sparse(onnx_model: ModelProto) -> None:
+        onnx_model.graph.sparse_initializer.add().values.CopyFrom(outside("s"))
 
-    def training(made: ModelProto) -> None:
-        made.training_info.add().initialization.initializer.append(outside())
+    def training(onnx_model: ModelProto) -> None:
+        onnx_model.training_info.add().initialization.initializer.append(outside())
 
-    def function(made: ModelProto) -> None:
+    def function(onnx_model: ModelProto) -> None:
         body = [helper.make_node("Constant", [], ["y"], value=outside())]
-        made.functions.append(helper.make_function("evil", "F", [], ["y"], body, [helper.make_opsetid("", 21)]))
+        onnx_model.functions.append(helper.make_function("evil", "F", [], ["y"], body, [helper.make_opsetid("", 21)]))
 
-    def tensors(made: ModelProto) -> None:
-        attribute = made.graph.node[0].attribute.add(name="x", type=AttributeProto.TENSORS)
+    def tensors(onnx_model: ModelProto) -> None:
+        attribute = onnx_model.graph.node[0].attribute.add(name="x", type=AttributeProto.TENSORS)
         attribute.tensors.append(outside())
 
-    def hidden(made: ModelProto) -> None:  # in a field that the attribute's type does not point to
-        made.graph.node[1].attribute[0].t.CopyFrom(outside())
+    def hidden(onnx_model: ModelProto) -> None:  # in a field that the attribute's type does not point to
+        onnx_model.graph.node[1].attribute[0].t.CopyFrom(outside())
 
-    def branch(made: ModelProto) -> None:
+    def branch(onnx_model: ModelProto) -> None:
         inner = helper.make_graph([], "i", [], [helper.make_tensor_value_info("w", FLOAT, None)], [outside("w")])
-        made.graph.node.append(helper.make_node("If", ["features"], ["u"], then_branch=inner, else_branch=inner))
+        onnx_model.graph.node.append(helper.make_node("If", ["features"], ["u"], then_branch=inner, else_branch=inner))
 
     changes = [initializer, no_location, only_location, sparse, training, function, tensors, hidden, branch]
-    found = {f"external data: {change.__name__}": _with(change) for change in changes}
+    models = {f"external data: {change.__name__}": _with(change) for change in changes}
     absolute = _with(lambda made: made.graph.initializer[0].CopyFrom(outside(place="/etc/passwd")))
     in_node = model([helper.make_node("Constant", [], ["c"], value=outside()), *dense()])
-    return {**found, "external data: absolute": absolute, "external data: constant": in_node}
+    return {**models, "external data: absolute": absolute, "external data: constant": in_node}
 
 
 def _loop(trips: Any) -> tuple[Nodes, list[TensorProto]]:
@@ -106,7 +106,7 @@ def _loop(trips: Any) -> tuple[Nodes, list[TensorProto]]:
 
 def _control_flow() -> dict[str, bytes]:
     endless, constants = _loop(2**62)
-    asked, more = _loop("trips")
+    graph_of_loop, more = _loop("trips")
     first = [
         node("ReduceMax", "features", "greatest", keepdims=0),
         helper.make_node("Cast", ["greatest"], ["trips"], to=INT),
@@ -131,7 +131,7 @@ def _control_flow() -> dict[str, bytes]:
     call = [dense()[0], helper.make_node("Softmax", ["scores"], ["probabilities"], domain="evil")]
     return {
         "endless loop": model(endless, *constants),
-        "loop that a request sets": model([*first, *asked], *more),
+        "loop that a request sets": model([*first, *graph_of_loop], *more),
         "if": model(
             [helper.make_node("If", ["yes"], ["x"], then_branch=inner, else_branch=inner), *dense("x")], constants[0]
         ),

@@ -33,16 +33,16 @@ def main() -> int:
     prediction = predict(lab)
     print(f"sent     prediction {prediction}")
     elasticsearch, kibana = reader(lab, "Elasticsearch", "ELASTICSEARCH_PORT"), reader(lab, "Kibana", "KIBANA_PORT")
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
 
     def event() -> str:
-        found.update(first(elasticsearch, "logs-lab.prediction-*", "event.id", prediction))
-        return f"recorded at {found['@timestamp']} in {found['data_stream']['dataset']}"
+        result.update(first(elasticsearch, "logs-lab.prediction-*", "event.id", prediction))
+        return f"recorded at {result['@timestamp']} in {result['data_stream']['dataset']}"
 
     def trace() -> str:
-        if not found:
+        if not result:
             raise ProvisionError("without the event nobody knows its trace")
-        span = first(elasticsearch, "traces-apm*", "trace.id", field(found, "trace.id"))
+        span = first(elasticsearch, "traces-apm*", "trace.id", field(result, "trace.id"))
         return f"{field(span, 'trace.id')}, {span.get('transaction', {}).get('name', 'a span of it')}"
 
     checks = {"event": event, "trace": trace, "view": lambda: data_view(kibana), "boards": lambda: dashboards(kibana)}
@@ -79,8 +79,10 @@ def first(server: Server, index: str, name: str, value: str) -> dict[str, Any]:
     """The first document of `index` whose field `name` has the value, waited for; raise ProvisionError."""
     body = json.dumps({"size": 1, "query": {"term": {name: value}}}).encode()
     path = f"/{index}/_search?ignore_unavailable=true"
-    _, said = server.wait("POST", path, body, until=lambda status, said: status == 200 and bool(said["hits"]["hits"]))
-    source: dict[str, Any] = said["hits"]["hits"][0]["_source"]
+    _, answer = server.wait(
+        "POST", path, body, until=lambda status, answer: status == 200 and bool(answer["hits"]["hits"])
+    )
+    source: dict[str, Any] = answer["hits"]["hits"][0]["_source"]
     return source
 
 
@@ -95,16 +97,16 @@ def field(document: dict[str, Any], name: str) -> str:
 
 
 def data_view(kibana: Server) -> str:
-    _, said = kibana.wait("GET", "/api/data_views/data_view/lab-prediction", until=lambda status, _: status == 200)
-    return f"{said['data_view']['name']}, {said['data_view']['title']}"
+    _, answer = kibana.wait("GET", "/api/data_views/data_view/lab-prediction", until=lambda status, _: status == 200)
+    return f"{answer['data_view']['name']}, {answer['data_view']['title']}"
 
 
 def dashboards(kibana: Server) -> str:
     """Export the dashboards, for Kibana counts what they miss; raise ProvisionError if they miss anything."""
     objects = [{"type": "dashboard", "id": name} for name in DASHBOARDS]
     body = json.dumps({"objects": objects, "includeReferencesDeep": True}).encode()
-    _, said = kibana.wait("POST", "/api/saved_objects/_export", body, until=lambda status, _: status == 200)
-    lines = [said] if isinstance(said, dict) else [json.loads(line) for line in said.splitlines()]
+    _, answer = kibana.wait("POST", "/api/saved_objects/_export", body, until=lambda status, _: status == 200)
+    lines = [answer] if isinstance(answer, dict) else [json.loads(line) for line in answer.splitlines()]
     if lines[-1]["missingRefCount"] or lines[-1]["excludedObjectsCount"]:
         raise ProvisionError(f"the dashboards refer to what is not there: {lines[-1]}")
     return ", ".join(sorted(line["attributes"]["title"] for line in lines if line.get("type") == "dashboard"))

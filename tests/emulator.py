@@ -88,11 +88,11 @@ def running(folder: Path) -> Iterator[Emulator]:
 @contextlib.contextmanager
 def serving(content: bytes, kind: str = "text/plain") -> Iterator[tuple[int, list[str]]]:
     """A server that answers everything with `content`: its port, and the paths that it was asked for."""
-    seen: list[str] = []
+    requests: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            seen.append(self.path)
+            requests.append(self.path)
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self.send_response(200)
             self.send_header("Content-Type", kind)
@@ -106,7 +106,7 @@ def serving(content: bytes, kind: str = "text/plain") -> Iterator[tuple[int, lis
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_port, seen
+        yield server.server_port, requests
         server.shutdown()
 
 

@@ -56,8 +56,8 @@ def model(nodes: Nodes, *constants: TensorProto, **more: Any) -> bytes:
     return written(proto(graph(nodes, *constants, **more)))
 
 
-def written(made: ModelProto) -> bytes:
-    return bytes(made.SerializeToString(deterministic=True))
+def written(model: ModelProto) -> bytes:
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def after(*nodes: NodeProto, constants: tuple[TensorProto, ...] = ()) -> bytes:
@@ -120,7 +120,7 @@ def outside(name: str = "weights", place: str = ".env") -> TensorProto:
 def tree(*nodes: tuple[int, int, float]) -> bytes:
     """A tree: by node, its children where the first feature is at most a value and where not; (0, 0, _) is a leaf."""
     leaves = [number for number, (yes, no, _) in enumerate(nodes) if yes == no == 0]
-    made = helper.make_node(
+    node = helper.make_node(
         "TreeEnsembleClassifier",
         ["features"],
         ["label", "probabilities"],
@@ -139,7 +139,7 @@ def tree(*nodes: tuple[int, int, float]) -> bytes:
         classlabels_int64s=[0, 1],
         post_transform="NONE",
     )
-    return model([made])
+    return model([node])
 
 
 LEAF = (0, 0, 0.0)
@@ -149,14 +149,12 @@ CIRCLE = tree((4, 1, 7.9), (2, 5, 8.2), (1, 6, 8.5), *[LEAF] * 4)
 
 def on(value: float, result: float = np.nan) -> bytes:
     """A model that passes every check and gives `result` where the first feature is `value`."""
-    picked = [
+    rows = [
         node("Gather", "features first", "f", axis=1),
         node("Equal", "f value", "e"),
         node("Where", "e odd p", "probabilities"),
     ]
-    return after(
-        *picked, constants=(constant("first", [0], np.int64), constant("value", value), constant("odd", result))
-    )
+    return after(*rows, constants=(constant("first", [0], np.int64), constant("value", value), constant("odd", result)))
 
 
 def put(folder: Path, version: int, files: tuple[bytes, bytes]) -> Path:

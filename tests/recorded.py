@@ -13,6 +13,6 @@ from lab.event_reader import Reader
 def written(folder: Path) -> list[dict[str, Any]]:
     """Every event of the folder by its names on disk; each line must be an event."""
     reader = Reader(folder)
-    found = [msgspec.to_builtins(event) for event in reader]
+    records = [msgspec.to_builtins(event) for event in reader]
     assert (reader.broken, reader.unknown) == (0, 0)
-    return found
+    return records

@@ -20,50 +20,50 @@ def main(words: list[str] | None = None) -> int:
         print(note, file=sys.stderr)
     values = settings.load()
     params = Path(arguments.params).resolve() if arguments.params else values.params
-    stated, paths = problem.load(params), Paths(params.parent)
+    definition, paths = problem.load(params), Paths(params.parent)
     if arguments.command == "check":
         from trainer import evaluate, ingest, train
 
-        for name, candidate in stated.candidates.items():
-            evaluate.build(stated, name, candidate)
+        for name, candidate in definition.candidates.items():
+            evaluate.build(definition, name, candidate)
         with tempfile.TemporaryDirectory(prefix="lab-check-") as folder:
             elsewhere = Paths(Path(folder))
-            columns, rows = ingest.ingest(stated)
+            columns, rows = ingest.ingest(definition)
             ingest.write(columns, rows, elsewhere.dataset)
-            print(f"{len(train.dataset(stated, elsewhere))} rows are valid")
+            print(f"{len(train.dataset(definition, elsewhere))} rows are valid")
     elif arguments.command == "ingest":
         from trainer import ingest
 
-        columns, rows = ingest.ingest(stated)
+        columns, rows = ingest.ingest(definition)
         ingest.write(columns, rows, paths.dataset)
-        print(f"{len(rows)} rows ingested from {stated.source.path}")
+        print(f"{len(rows)} rows ingested from {definition.source.path}")
     elif arguments.command == "validate":
         from trainer import train, validate
 
-        found = validate.report(stated, train.dataset(stated, paths))
-        write_json(paths.validation, found)
-        print(f"{found['rows']} rows are valid; {found['duplicate_rows']} repeat another row whole")
+        figures = validate.report(definition, train.dataset(definition, paths))
+        write_json(paths.validation, figures)
+        print(f"{figures['rows']} rows are valid; {figures['duplicate_rows']} repeat another row whole")
     elif arguments.command == "train":
         from trainer import train
 
-        train.train(values, stated, paths)
+        train.train(values, definition, paths)
     elif arguments.command == "fresh":
         from trainer.promote import check_fresh
         from trainer.results import read_results
 
-        check_fresh(stated, paths, read_results(paths))
+        check_fresh(definition, paths, read_results(paths))
     elif arguments.command == "promote":
         from trainer.promote import Person, promote
 
-        choice = stated.choice
+        choice = definition.choice
         if arguments.metric:
             choice = msgspec.structs.replace(choice, metric=arguments.metric)
         person = Person(arguments.by or ledger.person(), accept=arguments.accept, retry=arguments.retry)
-        promote(values, stated, paths, choice, person)
+        promote(values, definition, paths, choice, person)
     else:
         from trainer.reproduce import reproduce
 
-        return 0 if reproduce(values, stated, arguments.version) else 1
+        return 0 if reproduce(values, definition, arguments.version) else 1
     return 0
 
 

@@ -72,11 +72,11 @@ def _check_workers(client: Client, address: str) -> None:
             f"the Dask cluster at {address} has no worker that answers within {WAIT_SECONDS} s",
             "start workers, or unset DASK_SCHEDULER_ADDRESS to search on this machine",
         ) from error
-    wrong = [f"{worker}: {fault}" for worker, answer in sorted(answers.items()) if (fault := _fault(answer))]
-    if wrong:
+    faults = [f"{worker}: {fault}" for worker, answer in sorted(answers.items()) if (fault := _fault(answer))]
+    if faults:
         raise LabError(
             "\n  ".join(
-                [f"{len(wrong)} of {len(answers)} Dask workers at {address} differ from this process:", *wrong]
+                [f"{len(faults)} of {len(answers)} Dask workers at {address} differ from this process:", *faults]
             ),
             _RESTART,
         )

@@ -21,9 +21,9 @@ from threadpoolctl import threadpool_limits
 from lab.errors import LabError
 from lab.problem import METRICS, Candidate, Problem
 from trainer.cluster import CODE_SHA256, check_code
+from trainer.fit_warnings import lines, recorded
 from trainer.metrics import Counts, Floats, Ints, counts_at, score_metrics, summed
 from trainer.threshold import allowed_misses, choose_threshold
-from trainer.warned import lines, recorded
 
 Split = tuple[Ints, Ints]
 # The scikit-learn scorer of each metric whose name is not a scorer's.
@@ -109,15 +109,15 @@ def plan(problem: Problem, data: Table) -> list[Fold]:
 
     Made once, so that every candidate meets the same folds.
     """
-    evaluation, planned = problem.evaluation, []
+    evaluation, folds = problem.evaluation, []
     for repeat in range(evaluation.repeats):
         parts = _parts(problem, data, evaluation.seed + repeat)
         for out, test in enumerate(parts):
             others = parts[:out] + parts[out + 1 :]
-            planned.append(_fold(repeat, others, test, evaluation.inner_folds))
+            folds.append(_fold(repeat, others, test, evaluation.inner_folds))
         if repeat == 0:
             final = _fold(-1, parts, np.arange(0), evaluation.inner_folds)
-    return [*planned, final]
+    return [*folds, final]
 
 
 def evaluate(problem: Problem, candidates: dict[str, Candidate], data: Table) -> dict[str, Evaluated]:
@@ -132,23 +132,23 @@ def evaluate(problem: Problem, candidates: dict[str, Candidate], data: Table) ->
     outcomes = _run_all([(name, search, data, fold) for name, search in searches.items() for fold in folds])
     searched = {name: outcomes[i * len(folds) : (i + 1) * len(folds)] for i, name in enumerate(searches)}
     # The folds in which the search chose another grid point than on all rows are fitted once more, at that point.
-    missing = [
+    absent = [
         (name, fold)
         for name, of_name in searched.items()
         for fold, outcome in zip(folds, of_name, strict=True)
         if outcome.best != of_name[-1].best
     ]
     fixed = {name: _fixed(search, searched[name][-1].best) for name, search in searches.items()}
-    refitted = _run_all([(name, fixed[name], data, fold) for name, fold in missing])
-    found = {(name, id(fold)): outcome for (name, fold), outcome in zip(missing, refitted, strict=True)}
+    fits = _run_all([(name, fixed[name], data, fold) for name, fold in absent])
+    outcome_of = {(name, id(fold)): outcome for (name, fold), outcome in zip(absent, fits, strict=True)}
     _show_warnings([(name, o.warned) for name, of_name in searched.items() for o in of_name])
     return {
-        name: _gathered(
+        name: _gather(
             problem,
             data,
             folds,
             of_name,
-            [found.get((name, id(fold)), outcome) for fold, outcome in zip(folds, of_name, strict=True)],
+            [outcome_of.get((name, id(fold)), outcome) for fold, outcome in zip(folds, of_name, strict=True)],
         )
         for name, of_name in searched.items()
     }
@@ -178,11 +178,11 @@ def build(problem: Problem, name: str, candidate: Candidate) -> Pipeline:
             f"{where}: {candidate.estimator} gives no probabilities",
             "take a scikit-learn classifier with predict_proba",
         )
-    known = estimator.get_params()
-    unknown = sorted(set(candidate.grid) - set(known))
+    parameters = estimator.get_params()
+    unknown = sorted(set(candidate.grid) - set(parameters))
     if unknown:
         raise LabError(f"{where}.grid: {candidate.estimator} has no {', '.join(unknown)}", "correct params.yaml")
-    if "random_state" in known and "random_state" not in candidate.settings:
+    if "random_state" in parameters and "random_state" not in candidate.settings:
         estimator.set_params(random_state=problem.evaluation.seed)
     scaling = [] if attribute in TREES else [("scale", StandardScaler())]
     return Pipeline([("impute", SimpleImputer(strategy="median")), *scaling, ("model", estimator)])
@@ -267,13 +267,13 @@ def _run(name: str, search: GridSearchCV, data: Table, fold: Fold, code_sha256: 
     return _Outcome(probability, search.best_estimator_ if final else None, best, warned)
 
 
-def _show_warnings(given: list[tuple[str, list[str]]]) -> None:
-    for name in dict.fromkeys(name for name, _ in given):
-        for line in lines(text for owner, texts in given if owner == name for text in texts):
+def _show_warnings(pairs: list[tuple[str, list[str]]]) -> None:
+    for name in dict.fromkeys(name for name, _ in pairs):
+        for line in lines(text for owner, texts in pairs if owner == name for text in texts):
             print(f"warning: candidates.{name}, {line}", flush=True)
 
 
-def _gathered(
+def _gather(
     problem: Problem, data: Table, folds: list[Fold], searched: list[_Outcome], fixed: list[_Outcome]
 ) -> Evaluated:
     nested, oof = (_out_of_fold(problem, data, folds, outcomes) for outcomes in (searched, fixed))

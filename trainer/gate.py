@@ -65,7 +65,7 @@ def decide(
     choice: Choice,
     folds: int,
     *,
-    lost: bool = False,
+    unsound: bool = False,
     rolled_back: Mapping[str, str] | None = None,
     holds: Holds = lambda _: [],
     accept: bool = False,
@@ -76,33 +76,33 @@ def decide(
     on these data (a reason by candidate). A candidate of another recipe must be better by the corrected resampled
     t-test: at `choice.alpha` divided by the number of such candidates, and by `choice.delta`. A champion that does not
     reach the floors itself is replaced without a test. A promotion over a champion is held for a person when `holds`
-    gives reasons; with `accept`, the person's promotion is forced. Without a champion, or when its package is `lost`,
-    there is nothing to compare with.
+    gives reasons; with `accept`, the person's promotion is forced. Without a champion, or with one whose package is
+    `unsound`, there is nothing to compare with.
     """
     barred = {
         name: reasons
         for name, result in results.items()
         if (reasons := _obstacles(result, choice, (rolled_back or {}).get(name)))
     }
-    allowed = {name: result for name, result in results.items() if name not in barred}
+    contenders = {name: result for name, result in results.items() if name not in barred}
     missed = missed_floors(champion.promises, choice.floors) if champion and champion.promises else []
     figures = Figures(metric=choice.metric, alpha=choice.alpha, barred=barred)
-    if not allowed:
+    if not contenders:
         best = ranked(results, choice.metric)[0]
         return Decision("rejected", best, f"no candidate may be champion: {'; '.join(barred[best])}", figures, missed)
-    winner = ranked(allowed, choice.metric)[0]
-    figures = msgspec.structs.replace(figures, score=allowed[winner].mean(choice.metric))
+    winner = ranked(contenders, choice.metric)[0]
+    figures = msgspec.structs.replace(figures, score=contenders[winner].mean(choice.metric))
     if champion is None:
-        cause = "the champion's package is not sound" if lost else "first champion"
-        reason = f"{cause}; best candidate by {choice.metric} {allowed[winner].mean(choice.metric):.4f}"
+        cause = "the champion's package is not sound" if unsound else "first champion"
+        reason = f"{cause}; best candidate by {choice.metric} {contenders[winner].mean(choice.metric):.4f}"
         return Decision("promoted", winner, reason, figures)
-    decision = replace(_against(champion, allowed, winner, choice, folds, figures, missed), missed_floors=missed)
-    return _hold(decision, allowed, champion, holds, accept) if decision.action == "promoted" else decision
+    decision = replace(_against(champion, contenders, winner, choice, folds, figures, missed), missed_floors=missed)
+    return _hold(decision, contenders, champion, holds, accept) if decision.action == "promoted" else decision
 
 
 def _obstacles(result: Result, choice: Choice, rolled_back: str | None) -> list[str]:
     """The reasons why a candidate may not be champion."""
-    refusals = [reason for reason in (result.refused, rolled_back) if reason]
+    refusals = [reason for reason in (result.refusal, rolled_back) if reason]
     return refusals + missed_floors(result.promises, choice.floors)
 
 

@@ -46,18 +46,18 @@ def reasons(card: Card, model: bytes, champion: Scored, present: Rows, candidate
 
     `card` and `model` are the champion's package. `present` are the rows of the candidate's training, in its order.
     """
-    keys, known = _keys(candidate.ids), {key: row for row, key in enumerate(_keys(champion.ids))}
-    seen = set(champion.ids)
-    unseen = np.array([name not in seen for name in candidate.ids], dtype=bool)
-    shared = np.array([key in known for key in keys], dtype=bool)
-    found = []
+    keys, row_of = _keys(candidate.ids), {key: row for row, key in enumerate(_keys(champion.ids))}
+    old_ids = set(champion.ids)
+    unseen = np.array([name not in old_ids for name in candidate.ids], dtype=bool)
+    shared = np.array([key in row_of for key in keys], dtype=bool)
+    texts = []
     if unseen.any():
-        found += _broken_promise(card, model, present.x[unseen], present.y[unseen])
+        texts += _broken_promise(card, model, present.x[unseen], present.y[unseen])
     if not shared.any():
-        return [*found, "it shares no row with the data of the champion, so that the two cannot be compared"]
-    before = champion.probability[[known[key] for key, both in zip(keys, shared, strict=True) if both]]
+        return [*texts, "it shares no row with the data of the champion, so that the two cannot be compared"]
+    before = champion.probability[[row_of[key] for key, both in zip(keys, shared, strict=True) if both]]
     truth = present.y[shared]
-    return found + _falls(
+    return texts + _falls(
         counts_at(truth, before, champion.threshold),
         counts_at(truth, candidate.probability[shared], candidate.threshold),
     )

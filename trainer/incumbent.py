@@ -92,9 +92,9 @@ def holds(
     """The reasons to hold a candidate that was trained on other data than the champion (see `trainer.hold`)."""
     card = package.card
     names = [feature.name for feature in card.features]
-    if gone := sorted(set(names) - set(frame.columns)):
+    if absent := sorted(set(names) - set(frame.columns)):
         return [
-            f"the present data lack {', '.join(gone)}, a feature of the champion, so that the two cannot be compared"
+            f"the present data lack {', '.join(absent)}, a feature of the champion, so that the two cannot be compared"
         ]
     column = str(card.params.get("id") or ROW_COLUMN)
     if column != (problem.id or ROW_COLUMN):

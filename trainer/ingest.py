@@ -59,10 +59,10 @@ def _read(problem: Problem, path: Path) -> str:
             f"cannot read the source {path}: {getattr(error, 'strerror', error)}",
             f"put the file there, or correct source.path; `git checkout {problem.source.path}` restores the lab's",
         ) from error
-    found = hashlib.sha256(data).hexdigest()
-    if problem.source.sha256 and found != problem.source.sha256:
+    digest = hashlib.sha256(data).hexdigest()
+    if problem.source.sha256 and digest != problem.source.sha256:
         raise LabError(
-            f"the source {path} was altered: its SHA-256 is {found}, params.yaml says {problem.source.sha256}",
+            f"the source {path} was altered: its SHA-256 is {digest}, params.yaml says {problem.source.sha256}",
             "restore the file, or, if the change is meant, put the new hash in source.sha256",
         )
     try:
@@ -84,23 +84,23 @@ def _table(problem: Problem, text: str, path: Path) -> tuple[list[str], list[lis
         _check_header(problem, header, path)
     else:
         header = list(problem.source.columns)
-    wrong = [f"row {n} has {len(line)}" for n, line in enumerate(lines, 1) if len(line) != len(header)]
-    if wrong:
+    lengths = [f"row {n} has {len(line)}" for n, line in enumerate(lines, 1) if len(line) != len(header)]
+    if lengths:
         raise LabError(
-            f"{path} should have {len(header)} columns in every row, but {shown(wrong)}",
+            f"{path} should have {len(header)} columns in every row, but {listing(lengths)}",
             "correct the file, or source.columns",
         )
     if not lines:
         raise LabError(f"{path} has no rows", "put the table there")
-    odd = [
+    faults = [
         f"row {n}, {column}: {cell[:60]!r}"
         for n, line in enumerate(lines, 1)
         for column, cell in zip(header, line, strict=True)
         if CONTROL.search(cell)
     ]
-    if odd:
+    if faults:
         raise LabError(
-            f"{path} has cells with a line end or another control character: {shown(odd)}",
+            f"{path} has cells with a line end or another control character: {listing(faults)}",
             "remove the characters from the file; row 1 is the first row of data",
         )
     return header, lines
@@ -132,15 +132,17 @@ def _check_header(problem: Problem, header: list[str], path: Path) -> None:
         "unknown": sorted(set(header) - set(problem.columns)),
         "more than once": sorted(name for name, count in Counter(header).items() if count > 1),
     }
-    said = "; ".join(f"{what}: {shown([repr(name[:60]) for name in names])}" for what, names in faults.items() if names)
-    if said:
+    message = "; ".join(
+        f"{what}: {listing([repr(name[:60]) for name in names])}" for what, names in faults.items() if names
+    )
+    if message:
         raise LabError(
-            f"the header of {path} does not fit; {said}",
+            f"the header of {path} does not fit; {message}",
             "name every column once in id, features or target, or remove it from the file",
         )
 
 
-def shown(items: Sequence[str], separator: str = ", ") -> str:
+def listing(items: Sequence[str], separator: str = ", ") -> str:
     """The first SHOWN items in one text, and the number of the others."""
     more = [f"and {len(items) - SHOWN} more"] if len(items) > SHOWN else []
     return separator.join([*items[:SHOWN], *more])
@@ -149,7 +151,7 @@ def shown(items: Sequence[str], separator: str = ", ") -> str:
 def _months(problem: Problem, rows: int, path: Path) -> list[str]:
     """The month in which each row was reported; empty where the source has no dated groups."""
     groups = problem.source.groups
-    stated = sum(group.rows for group in groups)
-    if groups and stated != rows:
-        raise LabError(f"source.groups add up to {stated} rows, {path} has {rows}", "correct the rows of source.groups")
+    total = sum(group.rows for group in groups)
+    if groups and total != rows:
+        raise LabError(f"source.groups add up to {total} rows, {path} has {rows}", "correct the rows of source.groups")
     return [group.month for group in groups for _ in range(group.rows)]

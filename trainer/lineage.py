@@ -68,10 +68,10 @@ def fingerprint(problem: Problem, candidate: Candidate, data_md5: str) -> str:
     It covers the data, the candidate, the parameters that shape a model, the code, and the versions of the packages. It
     covers neither the gate's parameters (`choice`) nor the other candidates.
     """
-    stated = to_builtins(problem)
-    kept = {key: stated[key] for key in ("features", "target", "evaluation", "threshold")}
+    fields = to_builtins(problem)
+    parts = {key: fields[key] for key in ("features", "target", "evaluation", "threshold")}
     return digest(
-        [data_md5, kept, msgspec.to_builtins(candidate), code_sha256(), shaping_packages(candidate.estimator)]
+        [data_md5, parts, msgspec.to_builtins(candidate), code_sha256(), shaping_packages(candidate.estimator)]
     )
 
 
@@ -87,7 +87,7 @@ def git_state() -> tuple[str, bool]:
 
 def _git(*words: str) -> str:
     try:
-        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+        process = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     except FileNotFoundError as error:
         raise LabError("git is not installed", "install git: every model records its commit") from error
     except subprocess.CalledProcessError as error:
@@ -95,4 +95,4 @@ def _git(*words: str) -> str:
             f"git {words[0]} failed: {error.stderr.strip()}",
             "run the lab in a git clone with at least one commit (git init && git add -A && git commit)",
         ) from error
-    return done.stdout.strip()
+    return process.stdout.strip()

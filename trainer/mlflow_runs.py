@@ -51,8 +51,8 @@ def record(
     mlflow.set_tracking_uri(settings.mlflow_url)
     try:
         client = mlflow.MlflowClient()
-        there = client.get_experiment_by_name(problem.name)
-        experiment = there.experiment_id if there else client.create_experiment(problem.name)
+        present = client.get_experiment_by_name(problem.name)
+        experiment = present.experiment_id if present else client.create_experiment(problem.name)
         mlflow.set_experiment(experiment_id=experiment)
         runs = {n: None if n in anew else _finished(client, experiment, r.fingerprint) for n, r in results.items()}
         if not all(runs.values()):
@@ -93,10 +93,10 @@ def _limit_waits() -> None:
 
 
 def _finished(client: MlflowClient, experiment: str, fingerprint: str) -> str | None:
-    found = client.search_runs(
+    runs = client.search_runs(
         [experiment], f"tags.`{FINGERPRINT}` = '{fingerprint}' AND attributes.status = 'FINISHED'", max_results=1
     )
-    return str(found[0].info.run_id) if found else None
+    return str(runs[0].info.run_id) if runs else None
 
 
 def _record_missing(
@@ -107,11 +107,11 @@ def _record_missing(
     commit, dirty = lineage.git_state()
     some = next(iter(results.values()))
     source = {"data.md5": some.data_md5, "git.commit": commit, "git.dirty": str(dirty).lower()}
-    shown = problem.source.path if not problem.data.until else f"{problem.source.path} until {problem.data.until}"
+    text = problem.source.path if not problem.data.until else f"{problem.source.path} until {problem.data.until}"
     # It guesses at what kind of place the source is, and gives hints about integers each time it is logged.
     warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
     dataset = mlflow.data.from_pandas(
-        frame, source=shown, name=problem.name, targets=problem.target.column, digest=some.data_md5
+        frame, source=text, name=problem.name, targets=problem.target.column, digest=some.data_md5
     )
     with mlflow.start_run(run_name=TRAINING, tags=source):
         mlflow.log_input(dataset, context="training")
@@ -150,13 +150,13 @@ def _log_candidate(problem: Problem, folder: Path, result: Result, run_id: str, 
         truth, oof = read_oof(folder)
         plots.draw_all(target / "plots", result, truth, oof)
         (target / OOF_FILE).write_bytes((folder / OOF_FILE).read_bytes())
-        if not result.refused:
+        if not result.refusal:
             model = (folder / cards.MODEL_FILE).read_bytes()
             card = make_card(problem, result, run_id, commit, dirty)
             cards.check_hash(card, model)
             mlflow_model.write(target / PACKAGE, card, model)
         mlflow.log_artifacts(temporary)
-    mlflow.set_tags({"candidate": result.recipe.candidate, "refused": result.refused})
+    mlflow.set_tags({"candidate": result.recipe.candidate, "refusal": result.refusal})
 
 
 def _log_metrics(result: Result) -> None:

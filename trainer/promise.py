@@ -47,8 +47,8 @@ def calibration(truth: Ints, probability: Floats) -> Calibration | None:
     logit = np.log(limited / (1 - limited))
     if logit[truth == 1].min() > logit[truth == 0].max():
         return None
-    fitted = LogisticRegression(C=np.inf, max_iter=1000, tol=1e-8).fit(logit[:, None], truth)
-    return Calibration(slope=float(fitted.coef_[0, 0]), intercept=float(fitted.intercept_[0]))
+    regression = LogisticRegression(C=np.inf, max_iter=1000, tol=1e-8).fit(logit[:, None], truth)
+    return Calibration(slope=float(regression.coef_[0, 0]), intercept=float(regression.intercept_[0]))
 
 
 def _by_folds(metric: str, scores: list[float], rows: int, count: int) -> Promise:

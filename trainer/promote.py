@@ -44,18 +44,16 @@ def promote(settings: Settings, problem: Problem, paths: Paths, choice: Choice, 
     results = read_results(paths)
     check_fresh(problem, paths, results)
     registry, book = Registry(settings.mlflow_url, problem.name), Ledger(settings, problem.name)
-    listing = book.read()
-    if listing.damaged:
-        raise ledger.damage(listing.damaged)
+    entries = _entries(book)
     version = champion.settle(book, registry)
     package = incumbent.load(registry, version) if version else None
     present = incumbent.on_present_data(settings, problem, package, results, frame) if package else None
     sound = {name: _sound(registry, result.fingerprint) for name, result in results.items()}
-    lost = {name for name, registered in sound.items() if registered is False}
-    runs = record(settings, problem, paths, frame, results, anew=lost)
+    unsound = {name for name, registered in sound.items() if registered is False}
+    runs = record(settings, problem, paths, frame, results, anew=unsound)
     comparison = report.compare_all(results, problem.evaluation.folds, choice)
     print(report.render(comparison, choice.metric))
-    rolled_back = _rolled_back(listing.entries, results)
+    rolled_back = _rolled_back(entries, results)
 
     def holds(name: str) -> list[str]:
         if package is None:
@@ -67,29 +65,24 @@ def promote(settings: Settings, problem: Problem, paths: Paths, choice: Choice, 
         present,
         choice,
         problem.evaluation.folds,
-        lost=version is not None and package is None,
+        unsound=version is not None and package is None,
         rolled_back={} if person.retry else rolled_back,
         holds=holds,
         accept=person.accept,
     )
-    result, expected = results[decision.candidate], version.number if version else None
-    figures = msgspec.structs.replace(
-        decision.figures, comparison=comparison, trainings=trainings(settings, problem, result.data_md5)
+    result = results[decision.candidate]
+    count = trainings(settings, problem, result.data_md5)
+    decision = replace(
+        decision, figures=msgspec.structs.replace(decision.figures, comparison=comparison, trainings=count)
     )
-    decision = replace(decision, figures=figures)
+    expected = version.number if version else None
     if decision.action in ("promoted", "forced"):
-        kind: type[ledger.Promoted | ledger.Forced]
-        kind = ledger.Promoted if decision.action == "promoted" else ledger.Forced
-        entry = _entry(kind, person, registry.model, decision, result)
-        entry = msgspec.structs.replace(entry, retry=decision.candidate in rolled_back)
-        registered = sound[decision.candidate] or _register(registry, result, runs[decision.candidate])
-        announce.decision(settings, _promote(book, registry, registered, expected, entry))
+        candidate = sound[decision.candidate] or _register(registry, result, runs[decision.candidate])
+        entry = _promotion(person, registry.model, decision, result, retry=decision.candidate in rolled_back)
+        announce.decision(settings, _move(book, registry, candidate, expected, entry))
     elif decision.action != "unchanged":
-        other: type[ledger.Held | ledger.Rejected]
-        other = ledger.Held if decision.action == "held" else ledger.Rejected
-        note = _entry(other, person, registry.model, decision, result)
-        note = msgspec.structs.replace(note, from_version=expected, to_version=expected)
-        if not any(_repeats(note, old) for old in listing.entries):
+        note = _refusal(person, registry.model, decision, result, expected)
+        if not any(_repeats(note, old) for old in entries):
             announce.decision(settings, champion.note(book, registry, expected, note))
     if version and decision.missed_floors:
         announce.missed_floors(settings, problem.name, version.number, list(decision.missed_floors))
@@ -97,11 +90,19 @@ def promote(settings: Settings, problem: Problem, paths: Paths, choice: Choice, 
     return decision
 
 
+def _entries(book: Ledger) -> list[ledger.AnyEntry]:
+    """Every entry; raises LabError when one is damaged, because the rule about rolled-back recipes needs all."""
+    listing = book.read()
+    if listing.damaged:
+        raise ledger.damage(listing.damaged)
+    return listing.entries
+
+
 def check_fresh(problem: Problem, paths: Paths, results: dict[str, Result]) -> None:
     """Raise LabError unless the results are those of the present data, parameters, code and packages."""
     data_md5 = md5(paths.dataset)
-    wanted = {n: lineage.fingerprint(problem, c, data_md5) for n, c in problem.candidates.items()}
-    if wanted != {name: result.fingerprint for name, result in results.items()}:
+    fingerprints = {n: lineage.fingerprint(problem, c, data_md5) for n, c in problem.candidates.items()}
+    if fingerprints != {name: result.fingerprint for name, result in results.items()}:
         raise LabError(
             "the trained models are older than the data, the parameters, the code or the packages",
             "run `make train` first",
@@ -125,6 +126,23 @@ def _rolled_back(entries: Sequence[ledger.AnyEntry], results: dict[str, Result])
     return reasons
 
 
+def _promotion(
+    person: Person, model: str, decision: Decision, result: Result, retry: bool
+) -> ledger.Promoted | ledger.Forced:
+    kind: type[ledger.Promoted | ledger.Forced]
+    kind = ledger.Promoted if decision.action == "promoted" else ledger.Forced
+    return msgspec.structs.replace(_entry(kind, person, model, decision, result), retry=retry)
+
+
+def _refusal(
+    person: Person, model: str, decision: Decision, result: Result, number: int | None
+) -> ledger.Held | ledger.Rejected:
+    """The entry of a decision that leaves version `number` the champion."""
+    kind: type[ledger.Held | ledger.Rejected] = ledger.Held if decision.action == "held" else ledger.Rejected
+    entry = _entry(kind, person, model, decision, result)
+    return msgspec.structs.replace(entry, from_version=number, to_version=number)
+
+
 def _entry(kind: type[E], person: Person, model: str, decision: Decision, result: Result) -> E:
     subject = ledger.Subject(
         candidate=result.recipe.candidate,
@@ -146,14 +164,14 @@ def _sound(registry: Registry, fingerprint: str) -> Version | Literal[False] | N
     return version if version is None or incumbent.load(registry, version) else False
 
 
-def _promote(
+def _move(
     book: Ledger, registry: Registry, version: Version, expected: int | None, entry: ledger.Promoted | ledger.Forced
 ) -> ledger.Entry:
     if incumbent.load(registry, version) is None:  # what will be served, read back before it is
         raise LabError(f"the package of version {version.number} is not what was stored", "run `make train` again")
-    written = champion.move(book, registry, version.number, expected, entry)
+    entry_written = champion.move(book, registry, version.number, expected, entry)
     print(f"champion: {registry.model} version {version.number}")
-    return written
+    return entry_written
 
 
 def _register(registry: Registry, result: Result, run_id: str) -> Version:

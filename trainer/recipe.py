@@ -33,10 +33,10 @@ def check_card(card: cards.Card) -> None:
     try:
         candidate = card.params["candidates"][card.recipe.candidate]
         paths = {card.recipe.estimator, candidate["estimator"]}
-        known = {feature.name for feature in card.features} <= set(card.params["features"])
+        complete = {feature.name for feature in card.features} <= set(card.params["features"])
     except (KeyError, TypeError) as error:
         raise LabError("its card does not hold the parameters of its training", "train and promote again") from error
     for path in paths:
         check_estimator(str(path))
-    if not known or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", card.lineage.git_commit):
+    if not complete or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", card.lineage.git_commit):
         raise LabError("its card does not name the commit and the features of its training", "train and promote again")

@@ -28,12 +28,12 @@ def score_histogram(probability: Floats) -> Histogram:
 
 def self_test(x: Floats, probability: Floats) -> SelfTest:
     """Rows spread evenly over the scores, the incomplete ones first, with the probabilities they must give."""
-    spread = np.argsort(probability, kind="stable")[np.linspace(0, len(x) - 1, SELF_TEST_ROWS).astype(int)]
+    quantiles = np.argsort(probability, kind="stable")[np.linspace(0, len(x) - 1, SELF_TEST_ROWS).astype(int)]
     incomplete = np.flatnonzero(np.isnan(x).any(axis=1))[: SELF_TEST_ROWS // 4]
-    picked = list(dict.fromkeys([*incomplete.tolist(), *spread.tolist()]))
+    rows = list(dict.fromkeys([*incomplete.tolist(), *quantiles.tolist()]))
     return SelfTest(
-        rows=[[None if np.isnan(v) else float(v) for v in x[row]] for row in picked],
-        probabilities=[float(probability[row]) for row in picked],
+        rows=[[None if np.isnan(v) else float(v) for v in x[row]] for row in rows],
+        probabilities=[float(probability[row]) for row in rows],
     )
 
 

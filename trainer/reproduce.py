@@ -50,10 +50,10 @@ def reproduce(settings: Settings, problem: Problem, number: int) -> bool:
 def _checkout(commit: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="lab-reproduce-") as folder:
         tree = Path(folder) / "tree"
-        done = _git("worktree", "add", "--quiet", "--detach", str(tree), commit)
-        if done.returncode:
+        process = _git("worktree", "add", "--quiet", "--detach", str(tree), commit)
+        if process.returncode:
             raise LabError(
-                f"cannot check out {commit}: {done.stderr.strip()}",
+                f"cannot check out {commit}: {process.stderr.strip()}",
                 "fetch the commit (git fetch --unshallow), or use the clone the version was trained in",
             )
         try:
@@ -77,9 +77,9 @@ def _rebuild(tree: Path, card: cards.Card) -> tuple[Paths, Result]:
     here = {**os.environ, "DASK_SCHEDULER_ADDRESS": ""}  # Dask's workers have the present code, not the checkout's
     for stage in ("ingest", "validate", "train"):
         command = [sys.executable, "-m", "trainer", stage, "--params", str(folder / "params.yaml")]
-        done = subprocess.run(command, cwd=tree, env=here, capture_output=True, text=True, timeout=3600, check=False)
-        if done.returncode:
-            raise LabError(f"the stage {stage} failed in the checkout:\n{done.stderr.strip()[-2000:]}")
+        process = subprocess.run(command, cwd=tree, env=here, capture_output=True, text=True, timeout=3600, check=False)
+        if process.returncode:
+            raise LabError(f"the stage {stage} failed in the checkout:\n{process.stderr.strip()[-2000:]}")
     paths = Paths(folder)
     return paths, read_results(paths)[name]
 
@@ -89,7 +89,7 @@ def _compare(card: cards.Card, model: bytes, paths: Paths, result: Result) -> li
         return f"{what:<12} {'same' if same else 'DIFFERENT':<10} {detail}", same
 
     data = md5(paths.dataset)
-    drift = max(abs(result.mean(m) - spread.mean) for m, spread in card.metrics.items())
+    drift = max(abs(result.mean(m) - interval.mean) for m, interval in card.metrics.items())
     x = _rows(card, paths)
     new_model = paths.candidates / card.recipe.candidate / cards.MODEL_FILE
     gap = float("inf")

@@ -43,7 +43,7 @@ class Paths:
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """A trained candidate. `refused` says why it cannot be served; it has no model then.
+    """A trained candidate. `refusal` says why it cannot be served; it has no model then.
 
     `features` is the order of the model's inputs: the one that params.yaml has now may be another.
     """
@@ -60,7 +60,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     promises: dict[str, Promise]
     calibration: Calibration | None
     threshold: float
-    refused: str
+    refusal: str
     model_sha256: str
     self_test: SelfTest
     feature_reference: dict[str, Histogram]

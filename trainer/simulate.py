@@ -41,20 +41,20 @@ class Trained:
     scored: hold.Scored
 
 
-def revision(stated: Problem, until: str) -> tuple[Table, list[str]]:
+def revision(definition: Problem, until: str) -> tuple[Table, list[str]]:
     """The arrays of the table as it was in the month `until`, and the ids of its rows."""
-    earlier = msgspec.structs.replace(stated, data=problem.Data(until=until))
+    earlier = msgspec.structs.replace(definition, data=problem.Data(until=until))
     frame = validate(earlier, frame_of(*ingest.ingest(earlier)))
-    return table(earlier, frame), [str(each) for each in frame[stated.id]]
+    return table(earlier, frame), [str(each) for each in frame[definition.id]]
 
 
-def train(stated: Problem, data: Table, ids: list[str]) -> Trained:
+def train(definition: Problem, data: Table, ids: list[str]) -> Trained:
     """Train the first candidate of the problem, as `make train` does."""
-    name, candidate = next(iter(stated.candidates.items()))
+    name, candidate = next(iter(definition.candidates.items()))
     with joblib.parallel_config("sequential"):
-        scores = evaluate(stated, {name: candidate}, data)[name]
-    result, model = finish(stated, name, candidate, scores, data, "")
-    card = make_card(stated, result, "", "", False)
+        scores = evaluate(definition, {name: candidate}, data)[name]
+    result, model = finish(definition, name, candidate, scores, data, "")
+    card = make_card(definition, result, "", "", False)
     return Trained(data, card, model, hold.Scored(ids, scores.oof.mean(axis=0), result.threshold))
 
 
@@ -70,27 +70,27 @@ def relabelled(data: Table, rows: Ints) -> Table:
     return Table(data.x, y, data.groups)
 
 
-def real_revisions(stated: Problem) -> list[tuple[str, list[str]]]:
+def real_revisions(definition: Problem) -> list[tuple[str, list[str]]]:
     """For each revision after the first, its month and the reasons to hold it against the one before."""
-    months = [group.month for group in stated.source.groups]
-    trained = joblib.Parallel(n_jobs=-1)(joblib.delayed(_train_revision)(stated, month) for month in months)
+    months = [group.month for group in definition.source.groups]
+    trained = joblib.Parallel(n_jobs=-1)(joblib.delayed(_train_revision)(definition, month) for month in months)
     pairs = itertools.pairwise(trained)
     return [(month, reasons(*pair)) for month, pair in zip(months[1:], pairs, strict=True)]
 
 
-def wrong_rows(stated: Problem, champion: Trained, seed: int) -> list[str]:
+def wrong_rows(definition: Problem, champion: Trained, seed: int) -> list[str]:
     """The reasons to hold a training on the same rows, a few random benign ones of which are labelled malignant."""
     benign = np.flatnonzero(champion.data.y == 0)
     rows = np.random.default_rng(seed).choice(benign, WRONG_ROWS, replace=False)
-    return reasons(champion, train(stated, relabelled(champion.data, rows), list(champion.scored.ids)))
+    return reasons(champion, train(definition, relabelled(champion.data, rows), list(champion.scored.ids)))
 
 
-def flipped_group(stated: Problem, champion: Trained, seed: int) -> list[str]:
+def flipped_group(definition: Problem, champion: Trained, seed: int) -> list[str]:
     """The reasons to hold a training on one group more than the champion's, a share of which has flipped labels."""
-    data, ids = revision(stated, stated.source.groups[-1].month)
+    data, ids = revision(definition, definition.source.groups[-1].month)
     new = np.arange(len(champion.data.y), len(data.y))
     rows = np.random.default_rng(seed).choice(new, round(FLIPPED_SHARE * len(new)), replace=False)
-    return reasons(champion, train(stated, relabelled(data, rows), ids))
+    return reasons(champion, train(definition, relabelled(data, rows), ids))
 
 
 def main() -> None:
@@ -98,29 +98,31 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--repeats", type=int, help="instead of evaluation.repeats")
     arguments = parser.parse_args()
-    stated = with_repeats(problem.load(settings.ROOT / "params.yaml"), arguments.repeats)
-    for month, held in real_revisions(stated):
-        print(f"revision {month}: {'held: ' + '; '.join(held) if held else 'promoted'}", flush=True)
-    last, before = stated.source.groups[-1].month, stated.source.groups[-2].month
+    definition = with_repeats(problem.load(settings.ROOT / "params.yaml"), arguments.repeats)
+    for month, holds in real_revisions(definition):
+        print(f"revision {month}: {'held: ' + '; '.join(holds) if holds else 'promoted'}", flush=True)
+    last, before = definition.source.groups[-1].month, definition.source.groups[-2].month
     for title, question, champion in (
-        (f"{WRONG_ROWS} benign rows labelled malignant", wrong_rows, _train_revision(stated, last)),
-        (f"{FLIPPED_SHARE:.0%} of the newest group flipped", flipped_group, _train_revision(stated, before)),
+        (f"{WRONG_ROWS} benign rows labelled malignant", wrong_rows, _train_revision(definition, last)),
+        (f"{FLIPPED_SHARE:.0%} of the newest group flipped", flipped_group, _train_revision(definition, before)),
     ):
         answers = joblib.Parallel(n_jobs=-1)(
-            joblib.delayed(question)(stated, champion, seed) for seed in range(arguments.runs)
+            joblib.delayed(question)(definition, champion, seed) for seed in range(arguments.runs)
         )
         print(f"{title}: held in {sum(map(bool, answers))} of {len(answers)} runs", flush=True)
 
 
-def with_repeats(stated: Problem, repeats: int | None) -> Problem:
+def with_repeats(definition: Problem, repeats: int | None) -> Problem:
     """The problem with another number of repeats, if one is given."""
     if repeats is None:
-        return stated
-    return msgspec.structs.replace(stated, evaluation=msgspec.structs.replace(stated.evaluation, repeats=repeats))
+        return definition
+    return msgspec.structs.replace(
+        definition, evaluation=msgspec.structs.replace(definition.evaluation, repeats=repeats)
+    )
 
 
-def _train_revision(stated: Problem, month: str) -> Trained:
-    return train(stated, *revision(stated, month))
+def _train_revision(definition: Problem, month: str) -> Trained:
+    return train(definition, *revision(definition, month))
 
 
 if __name__ == "__main__":

@@ -51,52 +51,52 @@ def train(settings: Settings, problem: Problem, paths: Paths) -> None:
         result, model = finish(problem, name, candidate, evaluated[name], data, data_md5)
         write_candidate(paths.candidates / name, result, model, data.y, evaluated[name].oof)
         summary[name] = {metric: round(promise.value, DIGITS) for metric, promise in result.promises.items()}
-        print(f"{name}: {result.refused or 'trained, ONNX agrees with scikit-learn on every row'}", flush=True)
+        print(f"{name}: {result.refusal or 'trained, ONNX agrees with scikit-learn on every row'}", flush=True)
     write_json(paths.metrics, summary)
 
 
 def finish(
-    problem: Problem, name: str, candidate: Candidate, found: Evaluated, data: Table, data_md5: str
+    problem: Problem, name: str, candidate: Candidate, outcome: Evaluated, data: Table, data_md5: str
 ) -> tuple[Result, bytes]:
     """Choose the threshold, export, describe; the model is empty when it was refused."""
-    mean = found.oof.mean(axis=0)
+    mean = outcome.oof.mean(axis=0)
     misses = allowed_misses(int(data.y.sum()), problem.threshold.recall)
     threshold = choose_threshold(data.y, mean, misses)
-    model, refused = b"", ""
+    model, refusal = b"", ""
     try:
-        exported = export(found.model, data.x, threshold, problem.name)
+        exported = export(outcome.model, data.x, threshold, problem.name)
         check_bounds(exported, *np.array([(f.min, f.max) for f in problem.features.values()]).T)
         model = exported
     except RefusedError as reason:
-        refused = str(reason)
-    served = predict(model, data.x) if model else found.model.predict_proba(data.x)[:, 1]
+        refusal = str(reason)
+    served = predict(model, data.x) if model else outcome.model.predict_proba(data.x)[:, 1]
     result = Result(
         recipe=Recipe(
             candidate=name,
             estimator=candidate.estimator,
             settings=candidate.settings,
             grid=candidate.grid,
-            best=found.best,
+            best=outcome.best,
         ),
         fingerprint=lineage.fingerprint(problem, candidate, data_md5),
         data_md5=data_md5,
         code_sha256=lineage.code_sha256(),
         packages=lineage.packages(),
         features=list(problem.features),
-        folds=found.folds,
+        folds=outcome.folds,
         rows=len(data.y),
         prevalence=float(data.y.mean()),
-        promises=promises(found.folds, found.repeats, len(data.y), problem.evaluation.folds),
+        promises=promises(outcome.folds, outcome.repeats, len(data.y), problem.evaluation.folds),
         calibration=calibration(data.y, mean),
         threshold=threshold,
-        refused=refused,
+        refusal=refusal,
         model_sha256=hashlib.sha256(model).hexdigest(),
         self_test=reference.self_test(data.x, served),
         feature_reference=reference.histograms(problem, data.x),
-        score_reference=reference.score_histogram(found.oof[0]),
+        score_reference=reference.score_histogram(outcome.oof[0]),
     )
     if fault := _refusal(problem, result, model):
-        return msgspec.structs.replace(result, refused=fault, model_sha256=hashlib.sha256(b"").hexdigest()), b""
+        return msgspec.structs.replace(result, refusal=fault, model_sha256=hashlib.sha256(b"").hexdigest()), b""
     return result, model
 
 

@@ -13,7 +13,7 @@ from pandera.errors import SchemaErrors
 from lab.errors import LabError
 from lab.problem import GROUP_COLUMN, ROW_COLUMN, Feature, Problem
 from lab.settings import ROOT
-from trainer.ingest import shown
+from trainer.ingest import listing
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -38,20 +38,22 @@ def validate(problem: Problem, frame: pd.DataFrame) -> pd.DataFrame:
 
     Raises LabError that lists the first bad rows and values.
     """
-    wanted = {*problem.columns, ROW_COLUMN, *([GROUP_COLUMN] if problem.source.groups else [])}
-    if odd := sorted(wanted ^ set(frame.columns)):
-        raise LabError(f"the dataset and params.yaml do not agree on the columns {shown(odd)}", "run `make train`")
+    columns = {*problem.columns, ROW_COLUMN, *([GROUP_COLUMN] if problem.source.groups else [])}
+    if difference := sorted(columns ^ set(frame.columns)):
+        raise LabError(
+            f"the dataset and params.yaml do not agree on the columns {listing(difference)}", "run `make train`"
+        )
     try:
         schema(problem).validate(frame, lazy=True)
     except SchemaErrors as errors:
-        raise _listed(frame, errors) from errors
-    typed = frame.copy()
+        raise _value_error(frame, errors) from errors
+    table = frame.copy()
     for name in problem.features:
-        typed[name] = pd.to_numeric(frame[name]).astype("float64")
-    typed[problem.target.column] = (frame[problem.target.column] == problem.target.positive.value).astype(int)
-    if empty := [name for name in problem.features if typed[name].isna().all()]:
+        table[name] = pd.to_numeric(frame[name]).astype("float64")
+    table[problem.target.column] = (frame[problem.target.column] == problem.target.positive.value).astype(int)
+    if empty := [name for name in problem.features if table[name].isna().all()]:
         raise LabError(
-            f"the dataset has no value in the columns {shown(empty)}",
+            f"the dataset has no value in the columns {listing(empty)}",
             "a model learns nothing from them: remove them from features and from the file",
         )
     if len(classes := frame[problem.target.column].unique()) < 2:
@@ -59,7 +61,7 @@ def validate(problem: Problem, frame: pd.DataFrame) -> pd.DataFrame:
             f"the dataset has rows of one class only: {problem.target.column} is {classes[0]!r} in each",
             "use more data, or a later data.until",
         )
-    return typed
+    return table
 
 
 def schema(problem: Problem) -> pa.DataFrameSchema:
@@ -111,15 +113,15 @@ def _checks(feature: Feature) -> list[pa.Check]:
     return [pa.Check(fits, element_wise=True, error=f"a {kind} from {feature.min:.15g} to {feature.max:.15g}")]
 
 
-def _listed(frame: pd.DataFrame, errors: SchemaErrors) -> LabError:
+def _value_error(frame: pd.DataFrame, errors: SchemaErrors) -> LabError:
     lines = []
     for case in errors.failure_cases.itertuples():
-        wanted = "a value (this column may not be empty)" if case.check == "not_nullable" else case.check
+        expectation = "a value (this column may not be empty)" if case.check == "not_nullable" else case.check
         row = frame.loc[case.index, ROW_COLUMN]
-        lines.append(f"  row {row}, {case.column}: {_brief(case.failure_case)} is not {wanted}")
+        lines.append(f"  row {row}, {case.column}: {_brief(case.failure_case)} is not {expectation}")
     lines = list(dict.fromkeys(lines))
     return LabError(
-        f"the dataset is not valid, {len(lines)} fault(s):\n{shown(lines, chr(10))}",
+        f"the dataset is not valid, {len(lines)} fault(s):\n{listing(lines, chr(10))}",
         "correct the source, or the bounds and classes in params.yaml; row 1 is the first row of data",
     )
 

@@ -69,11 +69,11 @@ def run(options: Options, other: Path) -> None:
     for number in range(options.rounds):
         turn = number * len(todo) // options.rounds
         for case in todo[turn:] + todo[:turn]:
-            found = measure(models, case, options)
-            measured[case.key].append(found)
+            result = measure(models, case, options)
+            measured[case.key].append(result)
             print(
-                f"round {number + 1}: {case.title:<47} {found.figures.requests_a_second:8.0f} requests/s"
-                f"  p99 {found.figures.p99_ms:7.2f} ms  {found.memory.worker:5.0f} MB a worker",
+                f"round {number + 1}: {case.title:<47} {result.figures.requests_a_second:8.0f} requests/s"
+                f"  p99 {result.figures.p99_ms:7.2f} ms  {result.memory.worker:5.0f} MB a worker",
                 flush=True,
             )
     text = report.table(todo, measured)
@@ -113,16 +113,16 @@ def answers(url: str, body: bytes) -> bool:
 
 def check(models: Models, case: Case, url: str, lines: list[bytes]) -> None:
     """Raise LabError unless the server answers every line, and with scikit-learn's probabilities."""
-    wanted = np.resize(models.expected[case.model], len(lines) * case.rows)
+    expectation = np.resize(models.expected[case.model], len(lines) * case.rows)
     for number, line in enumerate(lines):
         answer = http.decode(url, http.request("POST", url, json=msgspec.json.decode(line), key=KEY))
         if case.probabilities is None:
             continue
-        given = np.array(case.probabilities(answer))
-        part = wanted[number * case.rows : (number + 1) * case.rows]
-        if given.shape != part.shape or not np.abs(given - part).max() <= TOLERANCE:
+        probabilities = np.array(case.probabilities(answer))
+        part = expectation[number * case.rows : (number + 1) * case.rows]
+        if probabilities.shape != part.shape or not np.abs(probabilities - part).max() <= TOLERANCE:
             raise LabError(
-                f"{case.title} gives {given[:3]} for request {number + 1}, scikit-learn {part[:3]}",
+                f"{case.title} gives {probabilities[:3]} for request {number + 1}, scikit-learn {part[:3]}",
                 f"it serves another model; see .lab/load/bench/{case.key}.log",
             )
 

@@ -82,49 +82,51 @@ class Models:
 
 def make(settings: Settings, folder: Path) -> Models:
     """Train both candidates in `folder` and write every form of them. Takes about as long as `dvc repro`."""
-    stated = _train(settings, folder)
+    definition = _train(settings, folder)
     paths = Paths(folder)
-    results, frame = read_results(paths), dataset(stated, paths)
-    data, names = table(stated, frame), list(stated.features)
+    results, frame = read_results(paths), dataset(definition, paths)
+    data, names = table(definition, frame), list(definition.features)
     expected = {}
     for candidate, result in results.items():
-        if result.refused:
-            raise LabError(f"{candidate} cannot be served: {result.refused}", "take another problem: PARAMS=…")
-        pipeline = build(stated, candidate, stated.candidates[candidate])
+        if result.refusal:
+            raise LabError(f"{candidate} cannot be served: {result.refusal}", "take another problem: PARAMS=…")
+        pipeline = build(definition, candidate, definition.candidates[candidate])
         pipeline.set_params(**{f"model__{key}": value for key, value in result.recipe.best.items()})
         pipeline.fit(data.x, data.y)
         expected[candidate] = pipeline.predict_proba(data.x)[:, 1]
-        _write_kept(stated, result, paths, folder / "keep" / candidate)
+        _write_kept(definition, result, paths, folder / "keep" / candidate)
         if candidate == LINEAR:
             joblib.dump((pipeline, names), folder / "pipeline.joblib")
             # MLflow hands over a DataFrame, and scikit-learn would warn of its names at every request.
             _write_mlflow(pipeline.fit(frame[names].astype(float), data.y), frame[names].astype(float), folder)
-    return Models(folder, stated, data.x, expected)
+    return Models(folder, definition, data.x, expected)
 
 
 def _train(settings: Settings, folder: Path) -> Problem:
     """Run the pipeline's stages on a problem with the two candidates, in a folder of its own."""
-    stated = problem.load(settings.params)
-    wanted = {name: stated.candidates.get(name, default) for name, default in CANDIDATES.items()}
-    stated = msgspec.structs.replace(stated, candidates=wanted)
+    definition = problem.load(settings.params)
+    candidates = {name: definition.candidates.get(name, default) for name, default in CANDIDATES.items()}
+    definition = msgspec.structs.replace(definition, candidates=candidates)
     params = folder / "params.yaml"
-    params.write_bytes(msgspec.yaml.encode(stated))
+    params.write_bytes(msgspec.yaml.encode(definition))
     for stage in ("ingest", "validate", "train"):
         command = [sys.executable, "-m", "trainer", stage, "--params", str(params)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TRAIN_SECONDS, check=False)
-        if done.returncode:
-            raise LabError(f"the stage {stage} failed: {done.stderr.strip()[-1000:]}", "see whether `make train` works")
-    return stated
+        process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TRAIN_SECONDS, check=False)
+        if process.returncode:
+            raise LabError(
+                f"the stage {stage} failed: {process.stderr.strip()[-1000:]}", "see whether `make train` works"
+            )
+    return definition
 
 
-def _write_kept(stated: Problem, result: Result, paths: Paths, keep: Path) -> None:
-    """Write the package as the API keeps it (api.follower.Kept), so that it starts with no registry."""
-    card = make_card(stated, result, "bench-serving", *lineage.git_state())
+def _write_kept(definition: Problem, result: Result, paths: Paths, keep: Path) -> None:
+    """Write the package as the API keeps it (api.follower.StoredModel), so that it starts with no registry."""
+    card = make_card(definition, result, "bench-serving", *lineage.git_state())
     model = (paths.candidates / result.recipe.candidate / cards.MODEL_FILE).read_bytes()
     cards.check_hash(card, model)
     keep.mkdir(parents=True)
-    kept = {"version": 1, "card": cards.encode(card), "model": model}
-    (keep / f"{stated.name}.msgpack").write_bytes(msgspec.msgpack.encode(kept))
+    content = {"version": 1, "card": cards.encode(card), "model": model}
+    (keep / f"{definition.name}.msgpack").write_bytes(msgspec.msgpack.encode(content))
 
 
 def _write_mlflow(pipeline: Any, frame: Any, folder: Path) -> None:

@@ -60,16 +60,16 @@ def running(
 
 def weigh(server: psutil.Process) -> Memory:
     """The memory of a server and of its workers, which are the largest two of its processes."""
-    found = []
+    figures = []
     for process in [server, *server.children(recursive=True)]:
         with contextlib.suppress(psutil.Error):
             full = process.memory_full_info()
             # Only Linux knows the proportional set size; elsewhere what is the process's alone.
-            found.append((getattr(full, "pss", full.uss) / 1e6, full.rss / 1e6))
-    workers = sorted(found, reverse=True)[:WORKERS]
+            figures.append((getattr(full, "pss", full.uss) / 1e6, full.rss / 1e6))
+    workers = sorted(figures, reverse=True)[:WORKERS]
     return Memory(
         worker=sum(pss for pss, _ in workers) / len(workers),
-        whole=sum(pss for pss, _ in found),
+        whole=sum(pss for pss, _ in figures),
         worker_resident=sum(rss for _, rss in workers) / len(workers),
     )
 

@@ -50,12 +50,12 @@ def table(cases: list[Case], measured: Rounds) -> str:
     for case in cases:
         rounds = measured[case.key]
         rate = _column(rounds, lambda each: each.figures.requests_a_second)
-        shown = f"{_middle(rate):,.0f} ({min(rate):,.0f}–{max(rate):,.0f})"
+        text = f"{_middle(rate):,.0f} ({min(rate):,.0f}–{max(rate):,.0f})"
         if case.rows > 1:
-            shown += f"; {_middle(rate) * case.rows:,.0f} rows/s"
+            text += f"; {_middle(rate) * case.rows:,.0f} rows/s"
         cells = [
             case.title,
-            shown,
+            text,
             f"{_median(rounds, lambda each: each.figures.p50_ms):.2f}",
             f"{_median(rounds, lambda each: each.figures.p99_ms):.2f}",
             f"{_median(rounds, lambda each: each.memory.worker):.0f}"
@@ -71,8 +71,10 @@ def targets(measured: Rounds) -> str:
     """The figures that the project wants to reach, with what was seen, as Markdown."""
     rows = [("figure", "wanted", "seen", ""), ("---", "---", "---", "---")]
     for key, name, least in LEAST:
-        seen = ratios(measured, key)
-        rows.append((f"this API against {name}", f"{least} times", _times(seen), _verdict(_middle(seen) >= least)))
+        quotients = ratios(measured, key)
+        rows.append(
+            (f"this API against {name}", f"{least} times", _times(quotients), _verdict(_middle(quotients) >= least))
+        )
     share = _middle(ratios(measured, "empty"))
     rows.append(("this API against the empty handler", "0.6", f"{share:.2f}", _verdict(share >= 0.6)))
     share = 1 / _middle(ratios(measured, "knn"))
@@ -116,17 +118,17 @@ def _draw(cases: list[Case], measured: Rounds) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    shown = [case for case in cases if case.rows == 1]
-    rates = {case.key: _column(measured[case.key], lambda each: each.figures.requests_a_second) for case in shown}
-    shown.sort(key=lambda case: _middle(rates[case.key]))
-    medians = [_middle(rates[case.key]) for case in shown]
-    spread = [
-        [middle - min(rates[case.key]) for case, middle in zip(shown, medians, strict=True)],
-        [max(rates[case.key]) - middle for case, middle in zip(shown, medians, strict=True)],
+    single = [case for case in cases if case.rows == 1]
+    rates = {case.key: _column(measured[case.key], lambda each: each.figures.requests_a_second) for case in single}
+    single.sort(key=lambda case: _middle(rates[case.key]))
+    medians = [_middle(rates[case.key]) for case in single]
+    errors = [
+        [middle - min(rates[case.key]) for case, middle in zip(single, medians, strict=True)],
+        [max(rates[case.key]) - middle for case, middle in zip(single, medians, strict=True)],
     ]
-    figure, axes = pyplot.subplots(figsize=(9, 0.5 * len(shown) + 1.2), layout="constrained")
-    colours = ["#1f5fa8" if case.title.startswith("this API") else "#9aa5b1" for case in shown]
-    bars = axes.barh([case.title for case in shown], medians, xerr=spread, color=colours, capsize=2)
+    figure, axes = pyplot.subplots(figsize=(9, 0.5 * len(single) + 1.2), layout="constrained")
+    colours = ["#1f5fa8" if case.title.startswith("this API") else "#9aa5b1" for case in single]
+    bars = axes.barh([case.title for case in single], medians, xerr=errors, color=colours, capsize=2)
     axes.bar_label(bars, labels=[f"{middle:,.0f}" for middle in medians], padding=6)
     axes.set_xlabel(f"requests/s, {CONNECTIONS} connections (median, least, greatest)")
     axes.spines[["top", "right"]].set_visible(False)
@@ -137,9 +139,11 @@ def _draw(cases: list[Case], measured: Rounds) -> None:
 
 def _versions() -> list[str]:
     """Of the servers: the lab's own are installed here, the others' as locked."""
-    locked = dict(re.findall(r"^([a-z-]+)==(\S+)", (ROOT / "requirements" / "bench.txt").read_text(), re.MULTILINE))
+    versions = dict(re.findall(r"^([a-z-]+)==(\S+)", (ROOT / "requirements" / "bench.txt").read_text(), re.MULTILINE))
     ours = [f"{name} {version(name)}" for name in ("granian", "flask", "onnxruntime", "scikit-learn", "mlflow")]
-    return ours + [f"{name} {locked[name]}" for name in ("bentoml", "fastapi", "gunicorn", "uvicorn") if name in locked]
+    return ours + [
+        f"{name} {versions[name]}" for name in ("bentoml", "fastapi", "gunicorn", "uvicorn") if name in versions
+    ]
 
 
 def _column(rounds: list[Measured], read: Callable[[Measured], float]) -> list[float]:
@@ -156,8 +160,8 @@ def _middle(values: list[float]) -> float:
 
 def _times(values: list[float]) -> str:
     middle = _middle(values)
-    shown = f"{middle:.1f}" if middle >= 2 else f"{middle:.2f}"
-    return f"{shown} times" + (f" ({min(values):.2f}–{max(values):.2f})" if len(values) > 1 else "")
+    text = f"{middle:.1f}" if middle >= 2 else f"{middle:.2f}"
+    return f"{text} times" + (f" ({min(values):.2f}–{max(values):.2f})" if len(values) > 1 else "")
 
 
 def _verdict(reached: bool) -> str:

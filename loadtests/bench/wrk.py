@@ -37,11 +37,11 @@ def run(url: str, bodies: Path, seconds: int, key: str) -> Figures:
 
     Every 2 s the connections are new ones: which worker gets one is chance, and one may get them all.
     """
-    found = [_once(url, bodies, key) for _ in range(0, seconds, RUN_SECONDS)]
+    runs = [_once(url, bodies, key) for _ in range(0, seconds, RUN_SECONDS)]
     return Figures(
-        statistics.fmean(each.requests_a_second for each in found),
-        statistics.median(each.p50_ms for each in found),
-        statistics.median(each.p99_ms for each in found),
+        statistics.fmean(each.requests_a_second for each in runs),
+        statistics.median(each.p50_ms for each in runs),
+        statistics.median(each.p99_ms for each in runs),
     )
 
 
@@ -49,12 +49,12 @@ def _once(url: str, bodies: Path, key: str) -> Figures:
     headers = ["-H", "Content-Type: application/json", "-H", f"X-API-Key: {key}", "-H", "X-Client: loadtest"]
     limits = ["-t1", f"-c{CONNECTIONS}", f"-d{RUN_SECONDS}s", "--timeout", "10s"]
     command = ["wrk", *limits, *headers, "-s", str(SCRIPT), url, "--", str(bodies)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    found = _FIGURES.search(done.stdout)
-    if done.returncode or not found:
-        said = (done.stderr or done.stdout).strip()[-500:] or "and said nothing"
-        raise LabError(f"wrk ended with status {done.returncode}: {said}", "run it again; another wrk should work")
-    requests, micros, cut, unsent, refused, late, p50, p99 = map(int, found[1].split())
+    process = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    match = _FIGURES.search(process.stdout)
+    if process.returncode or not match:
+        output = (process.stderr or process.stdout).strip()[-500:] or "and said nothing"
+        raise LabError(f"wrk ended with status {process.returncode}: {output}", "run it again; another wrk should work")
+    requests, micros, cut, unsent, refused, late, p50, p99 = map(int, match[1].split())
     if cut or unsent or refused or late or not requests:
         raise LabError(
             f"of {requests} requests to {url}, {refused} were refused, {cut + unsent} cut, {late} timed out",

@@ -64,9 +64,9 @@ class Server:
 
     def put(self, path: str, value: Any) -> None:
         """Send a JSON value, again while the server is not ready for it; raise ProvisionError unless it is taken."""
-        status, said = self.wait("PUT", path, json.dumps(value).encode(), until=_answered)
+        status, answer = self.wait("PUT", path, json.dumps(value).encode(), until=_answered)
         if not 200 <= status < 300:
-            raise ProvisionError(f"{self.name} answered PUT {path} with {status}: {_reason(said)}")
+            raise ProvisionError(f"{self.name} answered PUT {path} with {status}: {_reason(answer)}")
 
     def wait(
         self,
@@ -78,22 +78,22 @@ class Server:
         until: Callable[[int, Any], bool],
     ) -> tuple[int, Any]:
         """Ask until the answer will do; raise ProvisionError at the deadline or when the password is wrong."""
-        refused: float | None = None
+        refusal_time: float | None = None
         while True:
-            status, said = self.ask(method, path, body, kind)
+            status, answer = self.ask(method, path, body, kind)
             now = time.monotonic()
-            refused = (refused or now) if status == 401 else None
-            if refused is not None and now - refused >= REFUSED_SECONDS:
+            refusal_time = (refusal_time or now) if status == 401 else None
+            if refusal_time is not None and now - refusal_time >= REFUSED_SECONDS:
                 raise ProvisionError(
                     f"{self.name} at {self.url} refuses the password of {self.user}: it was changed in Kibana, or "
                     "in .env while an older container runs on. Put the right one into .env, then run `make up`"
                 )
-            if status != 401 and until(status, said):
-                return status, said
+            if status != 401 and until(status, answer):
+                return status, answer
             if now + PAUSE_SECONDS > self.deadline:
                 raise ProvisionError(
                     f"{self.name} at {self.url} gave no good answer in time; the last one to {path} was "
-                    f"{status or 'none'}: {_reason(said)}. See its log"
+                    f"{status or 'none'}: {_reason(answer)}. See its log"
                 )
             time.sleep(PAUSE_SECONDS)
 
@@ -126,13 +126,13 @@ def set_up_kibana(server: Server) -> None:
     objects = b"".join(path.read_bytes().rstrip(b"\n") + b"\n" for path in sorted(OBJECTS.glob("*.ndjson")))
     body, kind = _form("lab.ndjson", objects)
     path = "/api/saved_objects/_import?overwrite=true"
-    status, said = server.wait("POST", path, body, kind, until=_answered)
-    if status != 200 or not isinstance(said, dict) or not said.get("success"):
-        faults = said.get("errors", said) if isinstance(said, dict) else said
+    status, answer = server.wait("POST", path, body, kind, until=_answered)
+    if status != 200 or not isinstance(answer, dict) or not answer.get("success"):
+        faults = answer.get("errors", answer) if isinstance(answer, dict) else answer
         raise ProvisionError(
             f"Kibana did not import all of {OBJECTS.name} ({status or 'no answer'}): {_reason(faults)}"
         )
-    print(f"{said['successCount']} data views and dashboards")
+    print(f"{answer['successCount']} data views and dashboards")
 
 
 def read(path: Path) -> Any:
@@ -159,18 +159,18 @@ def _put_folder(server: Server, folder: str, path: str) -> None:
 def _wait_for_template(server: Server, path: str, name: str) -> None:
     """Wait for a template. Elasticsearch creates its own some time after its start; the lab's exist already."""
     path = f"{path}/{urllib.parse.quote(name)}"
-    status, said = server.wait("GET", path, until=lambda status, said: _answered(status, said) and status != 404)
+    status, answer = server.wait("GET", path, until=lambda status, answer: _answered(status, answer) and status != 404)
     if status != 200:
-        raise ProvisionError(f"{server.name} answered GET {path} with {status}: {_reason(said)}")
+        raise ProvisionError(f"{server.name} answered GET {path} with {status}: {_reason(answer)}")
 
 
 def _create_data_stream(server: Server, name: str) -> None:
     """Make it, so that a dashboard finds its fields before the first event comes; one that is there stays."""
-    status, said = server.wait("PUT", f"/_data_stream/{name}", until=_answered)
-    there = isinstance(said, dict) and "resource_already_exists_exception" in json.dumps(said.get("error"))
-    if status != 200 and not there:
-        raise ProvisionError(f"{server.name} did not make the data stream {name} ({status}): {_reason(said)}")
-    print(f"data stream {name}{' (there)' if there else ''}")
+    status, answer = server.wait("PUT", f"/_data_stream/{name}", until=_answered)
+    exists = isinstance(answer, dict) and "resource_already_exists_exception" in json.dumps(answer.get("error"))
+    if status != 200 and not exists:
+        raise ProvisionError(f"{server.name} did not make the data stream {name} ({status}): {_reason(answer)}")
+    print(f"data stream {name}{' (there)' if exists else ''}")
 
 
 def _answered(status: int, _: Any) -> bool:
@@ -192,11 +192,11 @@ def _value(text: bytes) -> Any:
         return text.decode(errors="replace")
 
 
-def _reason(said: Any) -> str:
+def _reason(answer: Any) -> str:
     """What an answer says for itself, short enough to read."""
-    if isinstance(said, dict) and isinstance(said.get("error"), dict):
-        said = said["error"].get("reason", said["error"])
-    return (said if isinstance(said, str) else json.dumps(said))[:600]
+    if isinstance(answer, dict) and isinstance(answer.get("error"), dict):
+        answer = answer["error"].get("reason", answer["error"])
+    return (answer if isinstance(answer, str) else json.dumps(answer))[:600]
 
 
 def main(arguments: list[str]) -> int:

@@ -52,7 +52,7 @@ def test_a_page_on_another_port_gets_nowhere(browser, tmp_path):  # noqa: F811
     """fetch, forms, images and websockets, to the stand-in and the load balancer: no user, no reset, nothing read."""
     from selenium.webdriver.support.ui import WebDriverWait
 
-    with running(tmp_path) as aws, serving(b"task") as (port, seen):
+    with running(tmp_path) as aws, serving(b"task") as (port, requests):
         aws.client("s3").create_bucket(Bucket="kept")
         balance(aws, port)
         # A browser finds every name below localhost on this machine.
@@ -64,7 +64,7 @@ def test_a_page_on_another_port_gets_nowhere(browser, tmp_path):  # noqa: F811
             WebDriverWait(browser, 120).until(lambda driver: driver.title == "done")
             read = browser.execute_script("return said")
         log = (tmp_path / "aws.log").read_text()
-        assert (read, seen) == ([], [])
+        assert (read, requests) == ([], [])
         assert aws.client("iam").list_users()["Users"] == []
         assert [bucket["Name"] for bucket in aws.client("s3").list_buckets()["Buckets"]] == ["kept"]
         assert "a page of another origin" in log

@@ -20,8 +20,8 @@ STAND_INS = os.pathsep.join(("compose.yaml", "tests/docker/stand-ins.yaml"))
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs an engine where there is none; keep the order in which the tests of both engines were written."""
     places = [place for place, item in enumerate(items) if item.path.name == "test_both.py"]
-    written = sorted((items[place] for place in places), key=_written)
-    for place, item in zip(places, written, strict=True):
+    order = sorted((items[place] for place in places), key=_written)
+    for place, item in zip(places, order, strict=True):
         items[place] = item
     if fault := containers.fault():
         for item in items:
@@ -35,9 +35,9 @@ def _written(item: pytest.Item) -> tuple[str, int]:
 
 def docker(*words: str, seconds: int = 120) -> str:
     """What `docker …` prints; it must succeed."""
-    done = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=seconds)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    process = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=seconds)
+    assert process.returncode == 0, process.stderr
+    return process.stdout.strip()
 
 
 def ours(kind: str) -> set[str]:
@@ -64,14 +64,14 @@ def in_containers(root, **env: str) -> Lab:
 @pytest.fixture(scope="session")
 def boxed(tmp_path_factory) -> Iterator[Lab]:
     """A lab that is up in containers, its champion served."""
-    made = in_containers(tmp_path_factory.mktemp("boxed"))
+    instance = in_containers(tmp_path_factory.mktemp("boxed"))
     try:
-        done = made.run(sys.executable, "-m", "launcher", "up")
-        (made.root / "up.log").write_text(done.stdout)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-        yield made
+        process = instance.run(sys.executable, "-m", "launcher", "up")
+        (instance.root / "up.log").write_text(process.stdout)
+        assert process.returncode == 0, process.stdout[-4000:] + process.stderr[-4000:]
+        yield instance
     finally:
-        made.run(sys.executable, "-m", "launcher", "reset", "--yes", seconds=300)
+        instance.run(sys.executable, "-m", "launcher", "reset", "--yes", seconds=300)
 
 
 @pytest.fixture(scope="session")

@@ -29,9 +29,9 @@ BASE = "python:3.13-slim"
 
 def docker(*words: str, seconds: float = 60, check: bool = True, **env: str) -> str:
     """What docker says, within a time."""
-    done = run("docker", *words, seconds=seconds, **env)
-    assert not check or done.returncode == 0, f"docker {' '.join(words)}: {done.stderr}"
-    return done.stdout.strip()
+    process = run("docker", *words, seconds=seconds, **env)
+    assert not check or process.returncode == 0, f"docker {' '.join(words)}: {process.stderr}"
+    return process.stdout.strip()
 
 
 def run(*words: str, seconds: float = 60, text: str = "", **env: str) -> subprocess.CompletedProcess[str]:
@@ -85,8 +85,8 @@ class Aws(Emulator):
         arn = ecs.run_task(cluster="lab", taskDefinition=family)["tasks"][0]["taskArn"]
 
         def stopped() -> Any:
-            (found,) = ecs.describe_tasks(cluster="lab", tasks=[arn])["tasks"]
-            return found["lastStatus"] in ("STOPPED", "RUNNING") and found
+            (description,) = ecs.describe_tasks(cluster="lab", tasks=[arn])["tasks"]
+            return description["lastStatus"] in ("STOPPED", "RUNNING") and description
 
         task = until(stopped, f"{family} stops")
         if task["lastStatus"] == "RUNNING":
@@ -139,8 +139,8 @@ def signed_in(aws: Aws, tmp_path_factory) -> str:
     """A folder of Docker's in which root's key is signed in to the registry, as localstack/README.md says."""
     folder = str(tmp_path_factory.mktemp("docker"))
     words = ["docker", "login", "--username", aws.key_id, "--password-stdin", f"127.0.0.1:{aws.port}"]
-    done = run(*words, text=aws.secret, DOCKER_CONFIG=folder)
-    assert done.returncode == 0, done.stderr
+    process = run(*words, text=aws.secret, DOCKER_CONFIG=folder)
+    assert process.returncode == 0, process.stderr
     return folder
 
 
@@ -170,9 +170,9 @@ def task(aws: Aws, image: str) -> str:
     arn: str = ecs.run_task(cluster="lab", taskDefinition="sleeper")["tasks"][0]["taskArn"]
 
     def runs() -> bool:
-        found = ecs.describe_tasks(cluster="lab", tasks=[arn])["tasks"][0]
-        assert found["lastStatus"] != "STOPPED", found.get("stoppedReason")
-        return bool(found["lastStatus"] == "RUNNING")
+        description = ecs.describe_tasks(cluster="lab", tasks=[arn])["tasks"][0]
+        assert description["lastStatus"] != "STOPPED", description.get("stoppedReason")
+        return bool(description["lastStatus"] == "RUNNING")
 
     until(runs, "the task runs", 120)
     return arn
@@ -180,8 +180,8 @@ def task(aws: Aws, image: str) -> str:
 
 def test_the_registry_holds_what_was_pushed(aws, image):
     """Under its tag, as ECR lists it."""
-    (found,) = aws.client("ecr").list_images(repositoryName="sleeper")["imageIds"]
-    assert found["imageTag"] == "1"
+    (identifier,) = aws.client("ecr").list_images(repositoryName="sleeper")["imageIds"]
+    assert identifier["imageTag"] == "1"
 
 
 def test_a_repository_must_exist(aws, signed_in):
@@ -195,9 +195,9 @@ def test_the_registry_gives_and_takes_nothing_without_a_password(aws, image, tmp
     """Neither a push nor a pull; another password is no sign-in, a token of ECR is one, as on AWS."""
     docker("tag", BASE, f"127.0.0.1:{aws.port}/sleeper:2")
     for verb, tag in (("push", "2"), ("pull", "1")):
-        done = run("docker", verb, f"127.0.0.1:{aws.port}/sleeper:{tag}", DOCKER_CONFIG=str(tmp_path))
-        assert done.returncode != 0
-        assert "no basic auth credentials" in done.stderr + done.stdout
+        process = run("docker", verb, f"127.0.0.1:{aws.port}/sleeper:{tag}", DOCKER_CONFIG=str(tmp_path))
+        assert process.returncode != 0
+        assert "no basic auth credentials" in process.stderr + process.stdout
     data = aws.client("ecr").get_authorization_token()["authorizationData"][0]
     token = base64.b64decode(data["authorizationToken"]).decode().partition(":")[2]
     for password, code in (("ministack-auth-token", 1), (token, 0)):
@@ -342,8 +342,8 @@ def test_a_published_port_is_on_127_0_0_1(aws, image):
     arn = ecs.run_task(cluster="lab", taskDefinition="bridge")["tasks"][0]["taskArn"]
 
     def bound() -> Any:
-        found = [json.loads(docker("inspect", each))[0] for each in aws.tasks()]
-        return [each["HostConfig"]["PortBindings"] for each in found if each["HostConfig"]["PortBindings"]]
+        containers = [json.loads(docker("inspect", each))[0] for each in aws.tasks()]
+        return [each["HostConfig"]["PortBindings"] for each in containers if each["HostConfig"]["PortBindings"]]
 
     try:
         assert until(bound, "the task runs") == [{"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(port)}]}]

@@ -14,57 +14,57 @@ from tests.docker.conftest import in_containers
 @pytest.fixture
 def clone(tmp_path):
     """A clone whose lab was never up, under the project of the others."""
-    made = in_containers(tmp_path, COMPOSE_PROJECT_NAME="lab-test-bad")
-    yield made
-    made.run("docker", "compose", "down", "--volumes", seconds=120)
+    instance = in_containers(tmp_path, COMPOSE_PROJECT_NAME="lab-test-bad")
+    yield instance
+    instance.run("docker", "compose", "down", "--volumes", seconds=120)
 
 
 def refused(clone, **env: str) -> str:
-    done = clone.run(sys.executable, "-m", "launcher", "up", seconds=300, **env)
-    assert done.returncode != 0, done.stdout
-    assert done.stderr.startswith("error: "), done.stderr
-    assert "What to do: " in done.stderr, done.stderr
-    assert "Traceback" not in done.stderr
-    left = clone.run("docker", "compose", "ps", "--all", "--quiet", **env)
-    assert left.stdout == "", "nothing is half up"
-    return done.stderr
+    process = clone.run(sys.executable, "-m", "launcher", "up", seconds=300, **env)
+    assert process.returncode != 0, process.stdout
+    assert process.stderr.startswith("error: "), process.stderr
+    assert "What to do: " in process.stderr, process.stderr
+    assert "Traceback" not in process.stderr
+    remainder = clone.run("docker", "compose", "ps", "--all", "--quiet", **env)
+    assert remainder.stdout == "", "nothing is half up"
+    return process.stderr
 
 
 def test_a_port_in_use(clone):
     """It names the setting and another port."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        said = refused(clone, DASHBOARD_PORT=str(port))
-    assert f"port {port} (DASHBOARD_PORT) is in use" in said
-    assert "make up DASHBOARD_PORT=" in said
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        output = refused(clone, DASHBOARD_PORT=str(port))
+    assert f"port {port} (DASHBOARD_PORT) is in use" in output
+    assert "make up DASHBOARD_PORT=" in output
 
 
 def test_an_image_that_cannot_be_pulled(clone):
     """It names the image and the setting."""
-    said = refused(
+    output = refused(
         clone, S3_IMAGE="127.0.0.1:9/no/such:1", COMPOSE_FILE="compose.yaml", POSTGRES_IMAGE="debian:trixie-slim"
     )
-    assert "127.0.0.1:9/no/such:1" in said
-    assert "S3_IMAGE" in said
+    assert "127.0.0.1:9/no/such:1" in output
+    assert "S3_IMAGE" in output
     assert not (clone.root / ".lab" / "engine").exists(), "the other engine can still be chosen"
 
 
 def test_a_secret_that_is_not_set(clone):
     """Compose by hand says how to get one."""
-    done = clone.run("docker", "compose", "--env-file", ".env.example", "config", "--quiet")
-    assert done.returncode != 0
-    assert "run make up, which draws it" in done.stderr
+    process = clone.run("docker", "compose", "--env-file", ".env.example", "config", "--quiet")
+    assert process.returncode != 0
+    assert "run make up, which draws it" in process.stderr
 
 
 def test_a_volume_of_another_version(clone):
     """PostgreSQL reads no other major version's files: it is said before it is tried."""
     (clone.root / ".lab").mkdir()
     (clone.root / ".lab" / "images.json").write_text('{"POSTGRES_IMAGE": "postgres:16.2"}')
-    said = refused(clone)
+    output = refused(clone)
     for words in ("made with postgres:16.2", "POSTGRES_IMAGE=postgres:16.2", "make reset"):
-        assert words in said
+        assert words in output
 
 
 def test_the_other_engines_state(clone):

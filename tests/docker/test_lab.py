@@ -30,9 +30,9 @@ NAMES = sorted(service.name for service in CONTAINERS)
 
 def recorded(lab) -> set[str]:
     """The ids of all events in the volume that the API writes to."""
-    done = lab.run("docker", "compose", "exec", "-T", "api", "sh", "-c", "cat /data/events/*.ndjson")
-    assert done.returncode == 0, done.stderr
-    return {msgspec.json.decode(line)["event.id"] for line in done.stdout.splitlines()}
+    process = lab.run("docker", "compose", "exec", "-T", "api", "sh", "-c", "cat /data/events/*.ndjson")
+    assert process.returncode == 0, process.stderr
+    return {msgspec.json.decode(line)["event.id"] for line in process.stdout.splitlines()}
 
 
 def well(lab) -> bool:
@@ -42,15 +42,15 @@ def well(lab) -> bool:
 def test_compose_finds_nothing_to_say(boxed):
     """`docker compose config` is clean, also by hand, with .env.example and .env."""
     files = ["--env-file", ".env.example", "--env-file", ".env", "--profile", "*"]
-    done = boxed.run("docker", "compose", *files, "config", "--quiet", MODEL_NAME="x")
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    process = boxed.run("docker", "compose", *files, "config", "--quiet", MODEL_NAME="x")
+    assert (process.returncode, process.stdout + process.stderr) == (0, "")
 
 
 def test_the_first_pipeline_ran_in_the_trainers_container(boxed):
     """Its champion is served, at the same addresses as ever; the clone's files are its owner's."""
-    said = (boxed.root / "up.log").read_text()
-    assert "champion: breast-cancer-wisconsin version 1" in said
-    assert re.search(r"API +http://127\.0\.0\.1:\d+ +up, version 1 ", said)
+    output = (boxed.root / "up.log").read_text()
+    assert "champion: breast-cancer-wisconsin version 1" in output
+    assert re.search(r"API +http://127\.0\.0\.1:\d+ +up, version 1 ", output)
     result = boxed.root / "models" / "candidates" / "logistic-regression" / "result.json"
     assert result.stat().st_uid == os.getuid()
     status, answer = boxed.api("POST", "/predict", BENIGN)
@@ -61,11 +61,11 @@ def test_the_first_pipeline_ran_in_the_trainers_container(boxed):
 def test_every_container_is_confined(boxed):
     """As compose.yaml says, seen from the engine."""
     for name in NAMES:
-        found = inspect(name)
-        host = found["HostConfig"]
+        container = inspect(name)
+        host = container["HostConfig"]
         assert (host["ReadonlyRootfs"], host["CapDrop"]) == (True, ["ALL"]), name
         assert host["SecurityOpt"] == ["no-new-privileges:true"], name
-        assert found["Config"]["User"] not in ("", "0", "root"), name
+        assert container["Config"]["User"] not in ("", "0", "root"), name
         for bindings in host["PortBindings"].values():
             assert {binding["HostIp"] for binding in bindings} == {"127.0.0.1"}, name
     assert not inspect("postgres")["HostConfig"]["PortBindings"]
@@ -100,25 +100,25 @@ def test_what_is_killed_comes_back(boxed, name):
 
 def test_a_second_training_is_followed(boxed):
     """`make train` with another metric: the same candidates, decided anew, nothing registered twice."""
-    done = boxed.run(sys.executable, "-m", "launcher", "train", "--metric", "recall")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-    assert "recall" in done.stdout
+    process = boxed.run(sys.executable, "-m", "launcher", "train", "--metric", "recall")
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-1000:]
+    assert "recall" in process.stdout
     assert eventually(lambda: boxed.api("GET", "/readyz")[0] == 200)
 
 
 def test_a_version_is_reproduced_where_it_was_trained(boxed):
     """`make reproduce` in the trainer's container, from the commit."""
-    done = boxed.run(sys.executable, "-m", "launcher", "reproduce", "--version", "1")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-    assert [line.split()[1] for line in done.stdout.splitlines() if not line.startswith("note")] == ["same"] * 4
+    process = boxed.run(sys.executable, "-m", "launcher", "reproduce", "--version", "1")
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-1000:]
+    assert [line.split()[1] for line in process.stdout.splitlines() if not line.startswith("note")] == ["same"] * 4
 
 
 def test_locust_and_dask_on_their_profiles(boxed):
     """Locust's page loads the API; the trainer's search runs on the cluster."""
     profiles = {"COMPOSE_PROFILES": "locust,dask"}
     try:
-        done = boxed.run(sys.executable, "-m", "launcher", "up", **profiles)
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+        process = boxed.run(sys.executable, "-m", "launcher", "up", **profiles)
+        assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-1000:]
         page = boxed.url("LOCUST_PORT")
         assert urllib3.request("POST", f"{page}/swarm", fields={"user_count": "2", "spawn_rate": "2"}).status == 200
         assert eventually(lambda: _stats(page)["num_requests"] > 200)
@@ -126,9 +126,9 @@ def test_locust_and_dask_on_their_profiles(boxed):
         scheduler = "DASK_SCHEDULER_ADDRESS=tcp://dask-scheduler:8786"
         trainer = ["docker", "compose", "run", "--rm", "--no-deps", "-T", "-e", scheduler, "trainer"]
         env = {**profiles, **dict(line.split("=", 1) for line in _settings(boxed))}
-        done = boxed.run(*trainer, "python", "-m", "trainer", "train", "--params", "params.yaml", **env)
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert "logistic-regression: trained" in done.stdout
+        process = boxed.run(*trainer, "python", "-m", "trainer", "train", "--params", "params.yaml", **env)
+        assert process.returncode == 0, process.stderr[-2000:]
+        assert "logistic-regression: trained" in process.stdout
         assert inspect("dask-worker")["State"]["Health"]["Status"] == "healthy"
         look = "cat .env .dvc/* .lab/* 2>/dev/null; test -f params.yaml && echo problem"
         assert (
@@ -142,8 +142,8 @@ PROFILES = ("locust", "dask-worker", "dask-scheduler")
 
 
 def _stats(page: str) -> dict:
-    found = msgspec.json.decode(urllib3.request("GET", f"{page}/stats/requests").data)["stats"]
-    return next(each for each in found if each["name"] == "Aggregated")
+    rows = msgspec.json.decode(urllib3.request("GET", f"{page}/stats/requests").data)["stats"]
+    return next(each for each in rows if each["name"] == "Aggregated")
 
 
 def _settings(lab) -> list[str]:
@@ -163,8 +163,8 @@ def test_a_released_image_has_its_champion_inside(boxed, tmp_path):
     context = ["--build-context", f"package={tmp_path}", "--file", "api/Dockerfile", "--tag", image, str(boxed.root)]
     assert boxed.run("docker", "build", *context).returncode == 0
     confined = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--network", f"{PROJECT}_lab"]  # noqa: S108
-    wanted = ["-e", "MLFLOW_TRACKING_URI=http://127.0.0.1:9", "-e", "MODEL_NAME=breast-cancer-wisconsin"]
-    name = docker("run", "--detach", *confined, *wanted, "--publish", f"127.0.0.1:{port}:8000", image)
+    options = ["-e", "MLFLOW_TRACKING_URI=http://127.0.0.1:9", "-e", "MODEL_NAME=breast-cancer-wisconsin"]
+    name = docker("run", "--detach", *confined, *options, "--publish", f"127.0.0.1:{port}:8000", image)
     try:
         alone = Lab(boxed.root, boxed.env | {"API_PORT": str(port)})
         assert eventually(lambda: _answers(alone))
@@ -182,8 +182,8 @@ def _answers(lab) -> bool:
 
 def test_the_stand_in_aws_knows_no_secret_but_its_own(boxed):
     """Nor is anything of the lab on its network, or it on the lab's."""
-    kept = dotenv_values(boxed.root / ".env")
-    secrets = {setting.name: kept[setting.name] for setting in SETTINGS if setting.secret}
+    env_values = dotenv_values(boxed.root / ".env")
+    secrets = {setting.name: env_values[setting.name] for setting in SETTINGS if setting.secret}
     known = "\n".join(inspect("aws")["Config"]["Env"])
     assert {name for name, value in secrets.items() if value in known} == {
         "AWS_EMULATOR_KEY_ID",
@@ -221,11 +221,11 @@ def test_a_task_reaches_no_service_of_the_lab(boxed):
     own = f"{next(iter(inspect('aws')['NetworkSettings']['Networks'].values()))['IPAddress']}:4566"
     # The probe sees what there is to see, where it may.
     inside = [place for place in control if not place.startswith("aws")]
-    said = boxed.run("docker", "compose", "exec", "-T", "mlflow", "python", "-c", PROBE, *inside).stdout.splitlines()
-    assert said == [*(f"open {place}" for place in inside), "probed"]
+    output = boxed.run("docker", "compose", "exec", "-T", "mlflow", "python", "-c", PROBE, *inside).stdout.splitlines()
+    assert output == [*(f"open {place}" for place in inside), "probed"]
 
-    kept = dotenv_values(boxed.root / ".env")
-    aws = Emulator(int(boxed.env["AWS_PORT"]), kept["AWS_EMULATOR_KEY_ID"], kept["AWS_EMULATOR_SECRET_KEY"])
+    env_values = dotenv_values(boxed.root / ".env")
+    aws = Emulator(int(boxed.env["AWS_PORT"]), env_values["AWS_EMULATOR_KEY_ID"], env_values["AWS_EMULATOR_SECRET_KEY"])
     aws.client("logs").create_log_group(logGroupName="probe")
     logs = {"awslogs-group": "probe", "awslogs-region": "us-east-1", "awslogs-stream-prefix": "p"}
     container = {
@@ -260,9 +260,9 @@ def test_down_and_up_keep_everything(boxed):
     assert boxed.run(sys.executable, "-m", "launcher", "down").returncode == 0
     assert ours("container") == ours("network") == set()
     assert docker("ps", "--all", "--quiet", "--filter", f"label={label}") == ""
-    done = boxed.run(sys.executable, "-m", "launcher", "up")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-    assert "running the first pipeline" not in done.stdout
+    process = boxed.run(sys.executable, "-m", "launcher", "up")
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-1000:]
+    assert "running the first pipeline" not in process.stdout
     assert boxed.api("GET", "/readyz")[1]["version"] == version
     assert answer["id"] in recorded(boxed)
     pulled = boxed.run("dvc", "pull", "--force", "dvc.yaml")
@@ -273,14 +273,14 @@ def test_logs_and_changed_settings(boxed):
     """`make logs` shows a service's own; a changed setting makes anew what it concerns, and only that."""
     assert "0.0.0.0:8000" in boxed.run(sys.executable, "-m", "launcher", "logs", "api").stdout
     before = {name: inspect(name)["Id"] for name in NAMES}
-    done = boxed.run(sys.executable, "-m", "launcher", "up", API_WORKERS="1")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    process = boxed.run(sys.executable, "-m", "launcher", "up", API_WORKERS="1")
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-1000:]
     changed = {name for name in NAMES if inspect(name)["Id"] != before[name]}
     assert changed == {"api"}
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
         ("API_PORT", "abc", "API_PORT is 'abc'"),
         ("DASHBOARD_PORT", "taken", "(DASHBOARD_PORT) is in use by"),
@@ -288,18 +288,18 @@ def test_logs_and_changed_settings(boxed):
         ("PARAMS", "tables/bad/params.yaml", "row 2, frontal_lobe: 'x9' is not a number"),
     ],
 )
-def test_what_cannot_work_stops_nothing_and_is_not_kept(boxed, name, value, said):
+def test_what_cannot_work_stops_nothing_and_is_not_kept(boxed, name, value, message):
     """The error comes first: the same containers go on, and `.env` is as it was."""
     bad_table(boxed)
-    kept, before = (boxed.root / ".env").read_bytes(), {each: inspect(each)["Id"] for each in NAMES}
+    env_values, before = (boxed.root / ".env").read_bytes(), {each: inspect(each)["Id"] for each in NAMES}
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         value = {"taken": str(holder.getsockname()[1]), "clash": boxed.env["S3_PORT"]}.get(value, value)
-        done = boxed.run(sys.executable, "-m", "launcher", "up", **{name: value})
-    assert done.returncode == 1
-    assert said in done.stderr
-    assert (boxed.root / ".env").read_bytes() == kept
+        process = boxed.run(sys.executable, "-m", "launcher", "up", **{name: value})
+    assert process.returncode == 1
+    assert message in process.stderr
+    assert (boxed.root / ".env").read_bytes() == env_values
     assert {each: inspect(each)["Id"] for each in NAMES} == before
     assert well(boxed)
 
@@ -307,17 +307,17 @@ def test_what_cannot_work_stops_nothing_and_is_not_kept(boxed, name, value, said
 def test_ports_change_hands(boxed):
     """A port that one of the lab's own containers has may go to another of them."""
     ports = {"API_PORT": boxed.env["DASHBOARD_PORT"], "DASHBOARD_PORT": boxed.env["API_PORT"]}
-    done = boxed.run(sys.executable, "-m", "launcher", "up", **ports)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    process = boxed.run(sys.executable, "-m", "launcher", "up", **ports)
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-1000:]
     assert Lab(boxed.root, boxed.env | ports).api("POST", "/predict", BENIGN)[0] == 200
-    done = boxed.run(sys.executable, "-m", "launcher", "up")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    process = boxed.run(sys.executable, "-m", "launcher", "up")
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-1000:]
 
 
 def test_each_container_has_its_own_secrets_only(boxed):
     """In its environment as the engine has it: its own, and none of another's."""
-    kept = env_file.read(boxed.root / ".env")
-    secrets = {each.name: kept[each.name] for each in SETTINGS if each.secret}
+    env_values = env_file.read(boxed.root / ".env")
+    secrets = {each.name: env_values[each.name] for each in SETTINGS if each.secret}
     for name in (*NAMES, "postgres"):
         values = "\n".join(inspect(name)["Config"]["Env"])
         assert {each for each, value in secrets.items() if value in values} == SECRETS.get(name, set()) & secrets.keys()

@@ -11,8 +11,8 @@ def test_reset_leaves_nothing(boxed):
     """No container, network, volume or image of its own."""
     assert ours("volume")
     assert docker("image", "ls", "--quiet", f"lab/*:{PROJECT}")
-    done = boxed.run(sys.executable, "-m", "launcher", "reset", "--yes")
-    assert done.returncode == 0, done.stderr
+    process = boxed.run(sys.executable, "-m", "launcher", "reset", "--yes")
+    assert process.returncode == 0, process.stderr
     assert ours("container") == ours("network") == ours("volume") == set()
     assert docker("image", "ls", "--quiet", f"lab/*:{PROJECT}") == ""
     assert not (boxed.root / ".lab").exists()

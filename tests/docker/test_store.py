@@ -19,8 +19,8 @@ for port in (9000, 9333, 9340, 8888, 23646, 19000, 19333, 19340, 18888, 33646):
 
 def test_containers_reach_s3_and_nothing_behind_it(lab):
     """Master, volume server, filer, admin and gRPC want a certificate of everybody."""
-    said = docker("exec", inspect("dashboard")["Id"], "python", "-c", ASK).splitlines()
-    answers = dict(line.split(" ", 1) for line in said)
+    output = docker("exec", inspect("dashboard")["Id"], "python", "-c", ASK).splitlines()
+    answers = dict(line.split(" ", 1) for line in output)
     assert answers.pop("9000") == "200"
     assert len(answers) == 9
     assert set(answers.values()) == {"400 Client sent an HTTP request to an HTTPS server.", "RemoteDisconnected"}

@@ -43,9 +43,9 @@ BENIGN = {
 def eventually(condition: Callable[[], Any], seconds: float = 60) -> Any:
     """What the condition gives once that is true, or the last false thing it gave."""
     deadline = time.monotonic() + seconds
-    while not (found := condition()) and time.monotonic() < deadline:
+    while not (value := condition()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return found
+    return value
 
 
 @dataclass
@@ -60,8 +60,8 @@ class Api:
         """One request on a connection of its own; JSON where the answer is JSON, else bytes."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
-            sent = json.dumps(body) if body is not None else None
-            connection.request(method, path, sent, {"Content-Type": "application/json", **headers})
+            payload = json.dumps(body) if body is not None else None
+            connection.request(method, path, payload, {"Content-Type": "application/json", **headers})
             answer = connection.getresponse()
             data = answer.read()
             return answer.status, json.loads(data) if "json" in answer.getheader("Content-Type", "") else data
@@ -102,10 +102,10 @@ class Api:
 def start_api(tmp_path) -> Iterator[Callable[..., Api]]:
     """Start an API with these variables set; every one is stopped at the end."""
     started: list[Api] = []
-    taken: set[int] = set()
+    ports_in_use: set[int] = set()
 
     def start(folder: Path = tmp_path, **variables: str) -> Api:
-        port = free_port(taken)
+        port = free_port(ports_in_use)
         state = {name: str(folder / name) for name in ("events", "keep", "metrics")}
         environment = {
             **os.environ,
@@ -145,13 +145,13 @@ def store(registry: Registry, run_id: str, folder: str, files: tuple[bytes, byte
 def serve_kept(start_api, tmp_path, package):  # noqa: F811
     """Start an API that has a small model, and no registry."""
     described, onnx = package
-    kept = {"version": 7, "card": msgspec.json.encode(described), "model": onnx}
+    content = {"version": 7, "card": msgspec.json.encode(described), "model": onnx}
 
     def start(**variables: str) -> Api:
         (tmp_path / "keep").mkdir(exist_ok=True)
-        (tmp_path / "keep" / "small.msgpack").write_bytes(msgspec.msgpack.encode(kept))
-        wanted = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MODEL_NAME": "small", "FOLLOW_SECONDS": "3600"}
-        variables = {**wanted, "API_KEY": "", "ALLOWED_HOSTS": "", **variables}
+        (tmp_path / "keep" / "small.msgpack").write_bytes(msgspec.msgpack.encode(content))
+        env = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MODEL_NAME": "small", "FOLLOW_SECONDS": "3600"}
+        variables = {**env, "API_KEY": "", "ALLOWED_HOSTS": "", **variables}
         api = start_api(**variables)
         assert eventually(lambda: api.all_ready(**{"X-API-Key": variables["API_KEY"]}))
         return api

@@ -26,10 +26,10 @@ class Fateful(Ledger):
     fate: signal.Signals | None = None
 
     def put(self, entry: Entry) -> bool:
-        written = super().put(entry)
-        if written and self.fate:
+        entry_written = super().put(entry)
+        if entry_written and self.fate:
             os.kill(os.getpid(), self.fate)
-        return written
+        return entry_written
 
 
 def entry(model: str) -> Promoted:
@@ -38,19 +38,19 @@ def entry(model: str) -> Promoted:
 
 def main() -> None:
     model, seed, count, fate = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), FATES[sys.argv[4]]
-    values, rng, done = settings.load(), random.Random(seed), 0
+    values, rng, moves = settings.load(), random.Random(seed), 0
     book, registry = Fateful(values, model), Registry(values.mlflow_url, model)
-    while done < count:
+    while moves < count:
         current = champion.settle(book, registry)
         to = rng.choice([number for number in range(1, VERSIONS + 1) if not current or number != current.number])
-        book.fate = fate if done == 2 else None
+        book.fate = fate if moves == 2 else None
         try:
             champion.move(book, registry, to, current.number if current else None, entry(model))
         except champion.ConflictError:
             time.sleep(rng.uniform(0, 0.3))
             continue
-        done += 1
-    print(done)
+        moves += 1
+    print(moves)
 
 
 if __name__ == "__main__":

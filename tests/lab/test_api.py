@@ -40,19 +40,19 @@ def versions(lab) -> tuple[Registry, list[Version]]:
             json={"experiment_ids": _experiments(real.url), "filter": "tags.candidate != ''"},
         ).data
     )["runs"]
-    found = {}
+    result = {}
     for run in runs:
         tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
-        found[tags["candidate"]] = run["info"]["run_id"]
-    made = []
+        result[tags["candidate"]] = run["info"]["run_id"]
+    numbers = []
     for name in ("logistic-regression", "k-nearest-neighbours"):
-        trained = Version(CANCER, 0, f"{real.run_artifacts(found[name])}/package", found[name], {})
+        trained = Version(CANCER, 0, f"{real.run_artifacts(result[name])}/package", result[name], {})
         card, model = real.download(trained)
         # A package says of which registered model it is.
         card = msgspec.json.encode({**msgspec.json.decode(card), "problem": mine.model})
-        made.append(store(mine, found[name], mine.model, (card, model)))
-    mine.promote(made[0])
-    return mine, made
+        numbers.append(store(mine, result[name], mine.model, (card, model)))
+    mine.promote(numbers[0])
+    return mine, numbers
 
 
 def _experiments(url: str) -> list[str]:
@@ -66,8 +66,8 @@ def serve(start_api, versions):
     registry, _ = versions
 
     def start(**variables):
-        wanted = {"MLFLOW_TRACKING_URI": registry.url, "MODEL_NAME": registry.model, "FOLLOW_SECONDS": "0.02"}
-        return start_api(**{**wanted, **variables})
+        env = {"MLFLOW_TRACKING_URI": registry.url, "MODEL_NAME": registry.model, "FOLLOW_SECONDS": "0.02"}
+        return start_api(**{**env, **variables})
 
     return start
 
@@ -153,12 +153,12 @@ def test_all_others_are_killed_and_predictions_go_on(lab):
 
 def _of(lab, name: str) -> list[psutil.Process]:
     """What supervisord runs under this name."""
-    found = []
+    result = []
     for process in own_processes(lab):
         with contextlib.suppress(psutil.Error):
             if process.environ().get("SUPERVISOR_PROCESS_NAME") == name:
-                found.append(process)
-    return found
+                result.append(process)
+    return result
 
 
 @pytest.mark.parametrize("fault", ["truncated", "altered", "swapped", "empty"])
@@ -169,13 +169,13 @@ def test_an_unsound_package_is_refused(serve, versions, fault):
     api = serve()
     assert eventually(api.all_ready)
     card, model = registry.download(first)
-    broken = {
+    packages = {
         "truncated": (card, model[: len(model) // 2]),
         "altered": (card, model[:-1] + bytes([model[-1] ^ 1])),
         "swapped": (card, registry.download(second)[1]),
         "empty": (b"", b""),
     }[fault]
-    bad = store(registry, first.run_id, fault, broken)
+    bad = store(registry, first.run_id, fault, packages)
     registry.promote(bad)
     assert eventually(lambda: (api.ready().get("refused") or {}).get("version") == bad.number)
     assert eventually(lambda: api.metric("lab_model_refusals_total") == 2), "both workers"
@@ -248,8 +248,8 @@ def test_slow_clients_do_not_stop_the_others(serve):
             assert answer.startswith(b"HTTP/1.1 408 "), answer
             assert b"send it again" in answer
     assert eventually(lambda: api.metric('lab_requests_total{route="/predict",status="408"}') == 100)
-    refused = [event for event in api.events() if event.get("url.path") == "/predict"]
-    assert [event["http.response.status_code"] for event in refused] == [408] * 100
+    refusals = [event for event in api.events() if event.get("url.path") == "/predict"]
+    assert [event["http.response.status_code"] for event in refusals] == [408] * 100
 
 
 def test_slow_batches_do_not_fill_the_memory(serve):
@@ -266,11 +266,11 @@ def test_slow_batches_do_not_fill_the_memory(serve):
         for _ in range(50):
             assert api.ask("POST", "/predict", BENIGN)[0] == 200
         answers = [_read(connection) for connection in slow]
-    refused = [answer for answer in answers if answer.startswith(b"HTTP/1.1 503 ") and b"Busy" in answer]
+    refusals = [answer for answer in answers if answer.startswith(b"HTTP/1.1 503 ") and b"Busy" in answer]
     late = [answer for answer in answers if answer.startswith(b"HTTP/1.1 408 ")]
     assert 5 <= len(late) <= 10, "five a worker make 48 MiB; one worker may have got them all"
-    assert len(refused) + len(late) + answers.count(b"") == 20
-    assert refused
+    assert len(refusals) + len(late) + answers.count(b"") == 20
+    assert refusals
     assert api.ask("POST", "/predict/batch", {"instances": [BENIGN] * 1000})[0] == 200
 
 
@@ -315,8 +315,8 @@ def test_a_client_that_leaves_half_way(serve):
         with socket.create_connection(("127.0.0.1", api.port)) as leaver:
             leaver.sendall(HEAD + length)
         assert api.ask("POST", "/predict", BENIGN)[0] == 200
-    found = [event for event in api.events() if event.get("url.path", "/predict") == "/predict"]
-    assert [event["event.dataset"] for event in found] == ["lab.prediction"] * 2
+    records = [event for event in api.events() if event.get("url.path", "/predict") == "/predict"]
+    assert [event["event.dataset"] for event in records] == ["lab.prediction"] * 2
     assert 'status="400"' not in api.ask("GET", "/metrics")[1].decode()
 
 
@@ -358,13 +358,13 @@ def test_a_full_disk_for_events(serve, tmp_path):
 
 def test_schemathesis_finds_nothing(lab):
     """Generated requests for every operation of the document: no 5xx, no answer that the document does not allow."""
-    done = lab.run(
+    process = lab.run(
         "schemathesis",
         *("run", lab.url("API_PORT") + "/openapi.json", "--max-examples", "60", "--seed", "1"),
         *("--generation-deterministic", "--no-color"),
         seconds=600,
     )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert process.returncode == 0, process.stdout[-6000:] + process.stderr[-2000:]
 
 
 def test_ten_thousand_bodies(lab):
@@ -374,7 +374,7 @@ def test_ten_thousand_bodies(lab):
     """
     chance = random.Random(20261123)
     connection = http.client.HTTPConnection("127.0.0.1", int(lab.env["API_PORT"]), timeout=60)
-    seen = dict.fromkeys((200, 400, 413, 415, 422), 0)
+    counts = dict.fromkeys((200, 400, 413, 415, 422), 0)
     cut = 0
     for _ in range(10_000):
         body, kind, good = _generated(chance)
@@ -384,10 +384,10 @@ def test_ten_thousand_bodies(lab):
             cut += 1
             connection.close()
             status, text = _post(connection, body, kind)
-        assert status in seen, (status, body[:200], text)
+        assert status in counts, (status, body[:200], text)
         assert (status == 200) == good, (status, body[:200], text)
-        seen[status] += 1
-    assert all(seen.values()), seen
+        counts[status] += 1
+    assert all(counts.values()), counts
     assert cut <= 2
 
 

@@ -43,9 +43,9 @@ class Probe:
 
     def _ask(self) -> None:
         while not self._end.wait(0.01):
-            begun = time.monotonic()
+            start = time.monotonic()
             answer = tell(self._port, b"GET /healthz HTTP/1.1\r\nConnection: close\r\n" + HOST + b"\r\n")
-            self.took.append(time.monotonic() - begun)
+            self.took.append(time.monotonic() - start)
             if not answer.startswith(b"HTTP/1.1 200 "):
                 self.failed.append(answer)
 
@@ -64,8 +64,8 @@ def test_the_worst_bodies_leave_time_for_others(serve_kept):
         for path, size in SIZES.items():
             for name, body in worst_batches(size, RECORD) if path == "/predict/batch" else worst(size):
                 with ThreadPoolExecutor(3) as crowd:
-                    found = list(crowd.map(send, [api.port] * 3, [path] * 3, [body] * 3))
-                assert {status for status, _ in found} <= {200, 400, 413, 422, 503}, (path, name, found)
+                    answers = list(crowd.map(send, [api.port] * 3, [path] * 3, [body] * 3))
+                assert {status for status, _ in answers} <= {200, 400, 413, 422, 503}, (path, name, answers)
     assert probe.failed == []
     assert max(probe.took) < 1, sorted(probe.took)[-5:]
     assert len(probe.took) > 500
@@ -111,15 +111,15 @@ def test_idle_connections_end(serve_kept, many_files):
     api = serve_kept()
     with contextlib.ExitStack() as stack:
         idle = []
-        for sent, waits in IDLE.values():
+        for text, waits in IDLE.values():
             for _ in range(834 if waits else 100):
                 idle.append(stack.enter_context(socket.create_connection(("127.0.0.1", api.port), 60)))
-                idle[-1].sendall(sent)
+                idle[-1].sendall(text)
         # Each worker takes CONNECTIONS at once, for ten seconds.
         rounds = -(-len(idle) // (WORKERS * CONNECTIONS))
-        begun = time.monotonic()
+        start = time.monotonic()
         assert eventually(lambda: _answers(api), 15 * rounds)
-        assert time.monotonic() - begun < 15 * rounds
+        assert time.monotonic() - start < 15 * rounds
         for connection in idle:
             connection.settimeout(15 * rounds)
             with contextlib.suppress(ConnectionResetError):
@@ -159,9 +159,9 @@ def test_clients_that_do_not_read_end(serve_kept):
                 connection.send(post("/predict/batch", GOOD) * 10)  # more than the kernel keeps for one
             deaf.append(connection)
         assert eventually(lambda: send(api.port, "/predict/batch", GOOD)[0] == 200, 90)
-        held = _open(api)
-        assert held > 50
-        assert eventually(lambda: _open(api) < 5, 90), (held, _open(api))
+        client = _open(api)
+        assert client > 50
+        assert eventually(lambda: _open(api) < 5, 90), (client, _open(api))
     assert peak(api) <= api_memory(WORKERS)
 
 

@@ -51,8 +51,8 @@ MORE = (
 def _odd(chance: random.Random) -> bytes:
     """A request that is wrong in a place or two; it asks for the connection to be closed."""
 
-    def pick(usual: tuple[bytes, ...], odd: tuple[bytes, ...]) -> bytes:
-        return chance.choice(odd if chance.random() < 0.15 else usual)
+    def pick(usual: tuple[bytes, ...], rarities: tuple[bytes, ...]) -> bytes:
+        return chance.choice(rarities if chance.random() < 0.15 else usual)
 
     method = pick(
         (b"GET", b"POST", b"POST", b"OPTIONS"), (b"PUT", b"HEAD", b"TRACE", b"PATCH", b"get", b"X" * 300, b"")
@@ -110,12 +110,12 @@ def test_no_request_breaks_anything(serve_kept):
     assert sum(ours.values()) > 1_000, (ours, theirs)
     assert len(api.workers()) == WORKERS
     # Each refusal of ours is in the events, and no other.
-    refused = [event["http.response.status_code"] for event in api.events() if event["event.dataset"] == "lab.request"]
-    counted = {status: refused.count(status) for status in set(refused)}
-    assert all(counted.get(status, 0) >= count for status, count in ours.items() if status > 400)
+    refusals = [event["http.response.status_code"] for event in api.events() if event["event.dataset"] == "lab.request"]
+    counts = {status: refusals.count(status) for status in set(refusals)}
+    assert all(counts.get(status, 0) >= count for status, count in ours.items() if status > 400)
     time.sleep(2)  # the other worker leaves its counts every second
     text = api.ask("GET", "/metrics")[1].decode()
-    for status, count in counted.items():
+    for status, count in counts.items():
         lines = [line for line in text.splitlines() if line.startswith("lab_requests_total") and f'"{status}"' in line]
         assert sum(float(line.split()[-1]) for line in lines) == count, status
 
@@ -141,8 +141,8 @@ def test_a_client_that_leaves_is_no_fault_of_its_own(serve_kept):
                     assert leaver.recv(2**16)[:13] in (b"", b"HTTP/1.1 400 "), "it can still read why"
     assert send(api.port, "/predict", RECORD)[0] == 200
     time.sleep(2)
-    found = [event for event in api.events() if event.get("url.path") != "/readyz"]
-    assert [event["event.dataset"] for event in found] == ["lab.prediction"]
+    records = [event for event in api.events() if event.get("url.path") != "/readyz"]
+    assert [event["event.dataset"] for event in records] == ["lab.prediction"]
     assert 'status="400"' not in api.ask("GET", "/metrics")[1].decode()
     assert "Traceback" not in (api.folder / "api.log").read_text()
 
@@ -194,9 +194,11 @@ def test_a_page_of_another_origin_posts_nothing(serve_kept, tmp_path):
         server.shutdown()
     assert "unread" in title
     assert "basic" not in title
-    found = api.events()
-    assert [event["event.dataset"] for event in found if event["event.dataset"] != "lab.request"] == ["lab.prediction"]
-    statuses = {event["http.response.status_code"] for event in found if event["event.dataset"] == "lab.request"}
+    records = api.events()
+    assert [event["event.dataset"] for event in records if event["event.dataset"] != "lab.request"] == [
+        "lab.prediction"
+    ]
+    statuses = {event["http.response.status_code"] for event in records if event["event.dataset"] == "lab.request"}
     assert statuses == {415}, "its simple requests came, and were refused; the others were never sent"
 
 

@@ -106,8 +106,8 @@ def test_transactions_carry_the_version_and_the_trace(serve, receiver):
 
 
 def _transactions(lines: list[dict], name: str) -> list[dict]:
-    found = [line["transaction"] for line in lines if "transaction" in line]
-    return [transaction for transaction in found if transaction["name"] == name]
+    transactions = [line["transaction"] for line in lines if "transaction" in line]
+    return [transaction for transaction in transactions if transaction["name"] == name]
 
 
 def test_what_is_sent_fits_elastics_schemas(serve, receiver):
@@ -140,13 +140,13 @@ def test_no_request_waits_for_the_apm_server(serve, kind):
         api = serve(f"http://127.0.0.1:{hole.getsockname()[1]}")
         slowest = 0.0
         for _ in range(300):
-            begun = time.monotonic()
+            start = time.monotonic()
             assert api.ask("POST", "/predict", BENIGN)[0] == 200
-            slowest = max(slowest, time.monotonic() - begun)
+            slowest = max(slowest, time.monotonic() - start)
         time.sleep(3)  # the agent has met its time-out by now
-        begun = time.monotonic()
+        start = time.monotonic()
         assert api.ask("POST", "/predict", BENIGN)[0] == 200
-        slowest = max(slowest, time.monotonic() - begun)
+        slowest = max(slowest, time.monotonic() - start)
         assert slowest < SECONDS
         assert api.stop() == 0
     assert len([e for e in api.events() if e["event.dataset"] == "lab.prediction"]) == 301

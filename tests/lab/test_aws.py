@@ -21,16 +21,16 @@ def test_it_is_off_unless_asked_for(lab):
     port, up = int(lab.env["AWS_PORT"]), (sys.executable, "-m", "launcher", "up")
     assert not _listens(port)
     try:
-        done = lab.run(*up, AWS="1")
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-        assert re.search(rf"AWS stand-in +{lab.url('AWS_PORT')} +up ", done.stdout)
-        kept = dotenv_values(lab.root / ".env")
-        key = kept["AWS_EMULATOR_KEY_ID"], kept["AWS_EMULATOR_SECRET_KEY"]
+        process = lab.run(*up, AWS="1")
+        assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-1000:]
+        assert re.search(rf"AWS stand-in +{lab.url('AWS_PORT')} +up ", process.stdout)
+        env_values = dotenv_values(lab.root / ".env")
+        key = env_values["AWS_EMULATOR_KEY_ID"], env_values["AWS_EMULATOR_SECRET_KEY"]
         assert Emulator(port, *key).client("sts").get_caller_identity()["Account"] == "000000000000"
-        assert not any(value in done.stdout for value in key)
+        assert not any(value in process.stdout for value in key)
     finally:
-        done = lab.run(*up, AWS="0")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-    assert "AWS stand-in" not in done.stdout
+        process = lab.run(*up, AWS="0")
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-1000:]
+    assert "AWS stand-in" not in process.stdout
     assert not _listens(port)
     assert lab.run(sys.executable, "-m", "launcher", "status").returncode == 0

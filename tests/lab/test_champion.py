@@ -27,8 +27,8 @@ NAME = "breast-cancer-wisconsin"
 
 @pytest.fixture(scope="module")
 def values(lab) -> Settings:
-    kept = dict(line.split("=", 1) for line in (lab.root / ".env").read_text().splitlines() if "=" in line)
-    return Settings({s.name: s.default or "" for s in SETTINGS} | kept)
+    variables = dict(line.split("=", 1) for line in (lab.root / ".env").read_text().splitlines() if "=" in line)
+    return Settings({s.name: s.default or "" for s in SETTINGS} | variables)
 
 
 @pytest.fixture
@@ -45,8 +45,8 @@ def model(lab, values, request) -> tuple[Ledger, Registry]:
 @pytest.fixture
 def start(lab) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Start a process that moves a champion (`tests.lab.moves`); each is killed at the end."""
-    kept = dict(line.split("=", 1) for line in (lab.root / ".env").read_text().splitlines() if "=" in line)
-    values = {**kept, **lab.env}
+    variables = dict(line.split("=", 1) for line in (lab.root / ".env").read_text().splitlines() if "=" in line)
+    values = {**variables, **lab.env}
     environment = {**os.environ, **values, "LAB_SETTINGS": " ".join(values), "PYTHONPATH": str(ROOT)}
     started = []
 
@@ -117,8 +117,8 @@ def test_an_alias_that_was_moved_past_the_ledger_is_put_back(model):
     note = ledger.Rejected(
         by="a test", model=book.model, reason="worse", subject=ledger.Subject(candidate="c", fingerprint="f")
     )
-    written = champion.note(book, registry, 2, note)
-    assert (written.number, written.from_version, written.to_version) == (2, 2, 2)
+    last_entry = champion.note(book, registry, 2, note)
+    assert (last_entry.number, last_entry.from_version, last_entry.to_version) == (2, 2, 2)
     check(book, registry)
 
 

@@ -81,8 +81,8 @@ class Line:
 
 
 def settings_of(lab, **changes: str) -> Settings:
-    kept = dict(line.split("=", 1) for line in (lab.root / ".env").read_text().splitlines() if "=" in line)
-    return Settings({s.name: s.default or "" for s in SETTINGS} | kept | changes)
+    env_values = dict(line.split("=", 1) for line in (lab.root / ".env").read_text().splitlines() if "=" in line)
+    return Settings({s.name: s.default or "" for s in SETTINGS} | env_values | changes)
 
 
 @pytest.fixture(scope="module")
@@ -90,17 +90,17 @@ def sizes(lab):
     """How many bytes a whole choice sends to MLflow and to S3."""
     mlflow, s3 = Line(int(lab.env["MLFLOW_PORT"]), True), Line(int(lab.env["S3_PORT"]), False)
     attempt(lab, "uncut", MLFLOW_URL=mlflow.url, S3_ENDPOINT_URL=s3.url)
-    sent = {"MLFLOW": mlflow.sent, "S3": s3.sent}
+    traffic = {"MLFLOW": mlflow.sent, "S3": s3.sent}
     mlflow.cut()
     s3.cut()
-    return sent
+    return traffic
 
 
 def attempt(lab, name: str, **changes: str):
     """The choice for the lab's trained models under another model name, so that each begins with nothing."""
-    stated = msgspec.structs.replace(problem.load(lab.root / "params.yaml"), name=name)
-    floors = msgspec.structs.replace(stated.choice, floors={})
-    return promote.promote(settings_of(lab, **changes), stated, Paths(lab.root), floors, promote.Person("a test"))
+    definition = msgspec.structs.replace(problem.load(lab.root / "params.yaml"), name=name)
+    floors = msgspec.structs.replace(definition.choice, floors={})
+    return promote.promote(settings_of(lab, **changes), definition, Paths(lab.root), floors, promote.Person("a test"))
 
 
 @pytest.mark.parametrize(

@@ -18,14 +18,14 @@ from tests.lab.page import Page, ask
 
 def shakes_hands(port: str, **headers: str) -> bool:
     """Whether the dashboard opens its WebSocket."""
-    asked = {
+    request_headers = {
         "Connection": "Upgrade",
         "Upgrade": "websocket",
         "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
     }
     with socket.create_connection(("127.0.0.1", int(port)), 30) as line:
-        text = "".join(f"{name}: {value}\r\n" for name, value in {**asked, **headers}.items())
+        text = "".join(f"{name}: {value}\r\n" for name, value in {**request_headers, **headers}.items())
         line.sendall(f"GET /_stcore/stream HTTP/1.1\r\n{text}\r\n".encode())
         status = int(line.recv(100).split()[1])
     assert status in (101, 403)
@@ -98,9 +98,9 @@ def test_allowed_hosts_are_a_setting(lab, tmp_path):
         server.kill()
         server.wait()
     before = (lab.root / ".env").read_text()
-    done = lab.run(sys.executable, "-m", "launcher", "up", ALLOWED_HOSTS="https://lab.example.com")
-    assert done.returncode == 1
-    assert "'https://lab.example.com', which is not a host name" in done.stderr
+    process = lab.run(sys.executable, "-m", "launcher", "up", ALLOWED_HOSTS="https://lab.example.com")
+    assert process.returncode == 1
+    assert "'https://lab.example.com', which is not a host name" in process.stderr
     assert (lab.root / ".env").read_text() == before
 
 
@@ -144,12 +144,12 @@ def test_a_page_cannot_show_them_in_a_frame(lab, page, name):
     """A click on that page would be a click in the frame; the service's own page may have it in one."""
     address, driver = lab.url(name), page.driver
     frame = "const frame = document.createElement('iframe'); frame.src = arguments[0]; document.body.append(frame);"
-    for place, shown in ((page.url, False), (address, True)):
+    for place, allowed_here in ((page.url, False), (address, True)):
         driver.get(place)
         driver.execute_script(f"document.body.replaceChildren(); {frame}", address)
         driver.switch_to.frame(0)
-        wanted = address if shown else "chrome-error:"
-        assert eventually(lambda url=wanted: driver.execute_script("return document.documentURI").startswith(url))
+        expectation = address if allowed_here else "chrome-error:"
+        assert eventually(lambda url=expectation: driver.execute_script("return document.documentURI").startswith(url))
         driver.switch_to.default_content()
 
 

@@ -41,13 +41,13 @@ def eventually(condition, seconds: float = 240):
 
 def test_up_ends_with_the_table(lab):
     """Every service is up, its address stands in the table, and no secret does."""
-    said = (lab.root / "up.log").read_text()
+    output = (lab.root / "up.log").read_text()
     for port in ("API_PORT", "DASHBOARD_PORT", "MLFLOW_PORT", "S3_PORT"):
-        assert lab.url(port) in said
-    assert "up, version 1" in said
-    kept = dict(line.split("=", 1) for line in (lab.root / ".env").read_text().splitlines()[1:])
-    secrets = [kept[setting.name] for setting in SETTINGS if setting.secret]
-    assert all(len(secret) == 40 and secret not in said for secret in secrets)
+        assert lab.url(port) in output
+    assert "up, version 1" in output
+    env_values = dict(line.split("=", 1) for line in (lab.root / ".env").read_text().splitlines()[1:])
+    secrets = [env_values[setting.name] for setting in SETTINGS if setting.secret]
+    assert all(len(secret) == 40 and secret not in output for secret in secrets)
 
 
 def test_everything_listens_on_the_loopback_only(lab):
@@ -70,9 +70,9 @@ def test_the_champion_answers(lab, record, label):
 
 def test_every_wrong_field_is_named(lab):
     """Out of bounds, no number, missing, unknown, not whole: all at once."""
-    wrong = {**BENIGN, "clump_thickness": 11, "mitoses": "1", "bland_chromatin": 1.5, "colour": 1}
-    del wrong["marginal_adhesion"]
-    status, answer = lab.api("POST", "/predict", wrong)
+    record = {**BENIGN, "clump_thickness": 11, "mitoses": "1", "bland_chromatin": 1.5, "colour": 1}
+    del record["marginal_adhesion"]
+    status, answer = lab.api("POST", "/predict", record)
     assert status == 422
     assert {e["pointer"].removeprefix("#/") for e in answer["errors"]} == {
         "clump_thickness",
@@ -98,10 +98,10 @@ def test_the_card_says_where_the_model_comes_from(lab):
 
 def test_the_runs_are_in_mlflow(lab):
     """One finished run a candidate under one parent: parameters, fold metrics, plots, the dataset as input."""
-    found = _search_runs(lab)
-    children = {r["info"]["run_name"]: r for r in found if r["info"]["run_name"] != "training"}
+    runs = _search_runs(lab)
+    children = {r["info"]["run_name"]: r for r in runs if r["info"]["run_name"] != "training"}
     assert set(children) == {"logistic-regression", "k-nearest-neighbours"}
-    parent = next(r for r in found if r["info"]["run_name"] == "training")
+    parent = next(r for r in runs if r["info"]["run_name"] == "training")
     for run in children.values():
         tags = {t["key"]: t["value"] for t in run["data"]["tags"]}
         assert tags["mlflow.parentRunId"] == parent["info"]["run_id"]
@@ -136,11 +136,11 @@ READ_LEDGER = (
 
 def test_the_same_again_registers_nothing(lab):
     """Same data, same parameters, same code: one version, one entry in the ledger, and the report says why."""
-    said = lab.python("-m", "launcher", "train")
-    assert said.count("didn't change, skipping") == 3
-    assert "unchanged: " in said
-    assert "accuracy" in said
-    assert "cannot tell them apart" in said
+    output = lab.python("-m", "launcher", "train")
+    assert output.count("didn't change, skipping") == 3
+    assert "unchanged: " in output
+    assert "accuracy" in output
+    assert "cannot tell them apart" in output
     assert _versions(lab) == 1
     entries = msgspec.json.decode(lab.python("-c", READ_LEDGER))
     assert [(e["decision"], e["from_version"], e["to_version"]) for e in entries] == [("promoted", None, 1)]
@@ -152,8 +152,8 @@ def test_a_lock_file_that_dvc_left_empty_is_made_again(lab):
     lock = lab.root / "dvc.lock"
     before = lock.read_text()
     lock.write_text("")
-    said = lab.python("-m", "launcher", "train")
-    assert said.count("is cached") == 3
+    output = lab.python("-m", "launcher", "train")
+    assert output.count("is cached") == 3
     assert lock.read_text() == before
     assert "up to date" in lab.run("dvc", "status", "dvc.yaml").stdout
 
@@ -161,8 +161,8 @@ def test_a_lock_file_that_dvc_left_empty_is_made_again(lab):
 def test_up_again_is_harmless(lab):
     """A second `up` starts nothing, trains nothing and ends with the table."""
     before = {p.pid for p in own_processes(lab)}
-    said = lab.python("-m", "launcher", "up")
-    assert "champion version 1 is served" in said
+    output = lab.python("-m", "launcher", "up")
+    assert "champion version 1 is served" in output
     after = {p.pid for p in own_processes(lab)}
     assert before <= after
     assert _versions(lab) == 1
@@ -174,8 +174,8 @@ def test_dvc_pull_gives_the_bytes_back(lab):
     before = path.read_bytes()
     path.unlink()
     subprocess.run(["rm", "-rf", str(lab.root / ".lab" / "dvc-cache")], check=True)
-    done = lab.run("dvc", "pull", "--quiet", "dvc.yaml:ingest")
-    assert done.returncode == 0, done.stderr
+    process = lab.run("dvc", "pull", "--quiet", "dvc.yaml:ingest")
+    assert process.returncode == 0, process.stderr
     assert path.read_bytes() == before
     # All of the lab's own; of the other table in the clone nothing is in S3.
     assert lab.run("dvc", "pull", "--quiet", "dvc.yaml").returncode == 0
@@ -201,10 +201,10 @@ def test_a_killed_api_comes_back(lab):
 
 def test_mlflow_away_is_one_message_and_no_broken_champion(lab):
     """`train` with MLflow away fails with what to do; the champion goes on answering."""
-    done = lab.run(sys.executable, "-m", "launcher", "train", MLFLOW_URL="http://127.0.0.1:9")
-    assert done.returncode == 1
-    assert "nothing usable answers at http://127.0.0.1:9/" in done.stderr
-    assert "What to do" in done.stderr
+    process = lab.run(sys.executable, "-m", "launcher", "train", MLFLOW_URL="http://127.0.0.1:9")
+    assert process.returncode == 1
+    assert "nothing usable answers at http://127.0.0.1:9/" in process.stderr
+    assert "What to do" in process.stderr
     assert lab.api("POST", "/predict", BENIGN)[0] == 200
 
 

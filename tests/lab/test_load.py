@@ -13,10 +13,10 @@ def test_locust_loads_every_route_and_none_fails(lab):
     How quick they are is the machine's affair: a broken p99 is no failure of this test.
     """
     before = _counted(lab)
-    done = lab.run(sys.executable, "-m", "loadtests.run", "--users", "5", "--seconds", "5", seconds=180)
-    broken = [line for line in done.stdout.splitlines() if line.startswith("BROKEN") and "p99" not in line]
-    assert broken == [], done.stdout[-3000:]
-    assert done.returncode == int("BROKEN" in done.stdout)
+    process = lab.run(sys.executable, "-m", "loadtests.run", "--users", "5", "--seconds", "5", seconds=180)
+    violations = [line for line in process.stdout.splitlines() if line.startswith("BROKEN") and "p99" not in line]
+    assert violations == [], process.stdout[-3000:]
+    assert process.returncode == int("BROKEN" in process.stdout)
     assert (lab.root / ".lab" / "load" / "report.html").stat().st_size > 10_000
     after = _counted(lab)
     assert after["lab.prediction"] > before.get("lab.prediction", 0) + 100
@@ -25,14 +25,14 @@ def test_locust_loads_every_route_and_none_fails(lab):
 
 
 def _counted(lab) -> dict[str, int]:
-    found: dict[str, int] = {}
+    result: dict[str, int] = {}
     for event in written(lab.root / ".lab" / "events"):
-        found[event["event.dataset"]] = found.get(event["event.dataset"], 0) + 1
-    return found
+        result[event["event.dataset"]] = result.get(event["event.dataset"], 0) + 1
+    return result
 
 
 def test_without_an_api_it_says_what_to_do(lab):
     """One message, and a status that is not 0."""
-    done = lab.run(sys.executable, "-m", "loadtests.run", "--seconds", "1", API_PORT="9")
-    assert done.returncode == 1
-    assert "What to do: start the lab with `make up`" in done.stderr
+    process = lab.run(sys.executable, "-m", "loadtests.run", "--seconds", "1", API_PORT="9")
+    assert process.returncode == 1
+    assert "What to do: start the lab with `make up`" in process.stderr

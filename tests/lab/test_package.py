@@ -91,33 +91,33 @@ def test_hostile_packages_under_load(register, api):
             assert eventually(lambda n=bad.number: api.ready()["refused"]["version"] == n)
             assert eventually(lambda: api.ready()["look_age_seconds"] < 1)
             answer = api.ask("POST", "/predict/batch", {"instances": [{"a": i, "b": 0} for i in range(5, 10)]})[1]
-            told = [round(each["probability"] * 256) for each in answer["predictions"]]
-            assert bytes(min(each, 255) for each in told) != FILE.read_bytes()[5:10]
+            marks = [round(each["probability"] * 256) for each in answer["predictions"]]
+            assert bytes(min(each, 255) for each in marks) != FILE.read_bytes()[5:10]
     assert load.failures == []
     assert {(answer["model"]["version"], round(answer["probability"], 5)) for answer in load.answers} == {
         (sound, round(ANSWER, 5))
     }
     assert _memory(api) < before + 60 * 2**20
     alerts = [event["message"] for event in api.events() if event["event.dataset"] == "lab.alert"]
-    for said in ("in another file", "graph in a graph", "MB of memory", "takes more than 10 s", "a tree with a cycle"):
-        assert sum(said in alert for alert in alerts) == 1, said
+    for text in ("in another file", "graph in a graph", "MB of memory", "takes more than 10 s", "a tree with a cycle"):
+        assert sum(text in alert for alert in alerts) == 1, text
 
 
 def test_what_is_no_probability_is_an_error_of_the_model(register, api):
     """500, on record, with one alert; all other records are answered, and the next champion ends it."""
     registry, add = register
-    odd = add(hostile.package(hostile.on(7.0)))
-    registry.promote(odd)
-    assert eventually(lambda: api.metric("lab_model_version") == 2 * odd.number)
+    number = add(hostile.package(hostile.on(7.0)))
+    registry.promote(number)
+    assert eventually(lambda: api.metric("lab_model_version") == 2 * number.number)
     for _ in range(20):
         status, answer = api.ask("POST", "/predict", {"a": 7.0, "b": 0.0})
         assert (status, answer["title"]) == (500, "Model failed")
         assert api.ask("POST", "/predict", RECORD)[0] == 200
     assert eventually(lambda: api.metric("lab_model_failures_total") == 20)
-    found = api.events()
-    assert [e["http.response.status_code"] for e in found if e.get("url.path") == "/predict"] == [500] * 20
-    assert all(0 <= event["lab.probability"] <= 1 for event in found if event["event.dataset"] == "lab.prediction")
-    alerts = [event for event in found if event["event.dataset"] == "lab.alert"]
+    records = api.events()
+    assert [e["http.response.status_code"] for e in records if e.get("url.path") == "/predict"] == [500] * 20
+    assert all(0 <= event["lab.probability"] <= 1 for event in records if event["event.dataset"] == "lab.prediction")
+    alerts = [event for event in records if event["event.dataset"] == "lab.alert"]
     assert len(alerts) == 1
     assert all("nan as a probability" in alert["message"] for alert in alerts)
     registry.promote(add(hostile.package(hostile.SOUND)))

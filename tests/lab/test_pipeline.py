@@ -19,8 +19,8 @@ FOREST = "  random-forest:\n    estimator: sklearn.ensemble.RandomForestClassifi
 
 
 def commit(lab, message: str) -> None:
-    done = lab.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qam", message)
-    assert done.returncode == 0, done.stderr
+    process = lab.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qam", message)
+    assert process.returncode == 0, process.stderr
 
 
 def served(lab) -> int:
@@ -39,18 +39,18 @@ def test_an_earlier_revision_and_three_lines_more(lab):
     params.write_text(text.replace("candidates:", "candidates:\n" + FOREST.rstrip() + "\n  #", 1))
     commit(lab, "earlier revision, a forest")
 
-    said = lab.python("-m", "launcher", "train")
-    assert "468 rows ingested" in said
-    assert "random-forest: trained, ONNX agrees" in said
-    assert "promoted: " in said
+    output = lab.python("-m", "launcher", "train")
+    assert "468 rows ingested" in output
+    assert "random-forest: trained, ONNX agrees" in output
+    assert "promoted: " in output
     assert eventually(lambda: served(lab) > champion)
     entry = msgspec.json.decode(lab.python("-c", READ_LEDGER))[-1]
     assert (entry["decision"], entry["from_version"], entry["to_version"]) == ("promoted", champion, served(lab))
     commit(lab, "its dvc.lock")
 
-    done = lab.run(sys.executable, "-m", "trainer", "reproduce", "--version", str(served(lab)))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert [line.split()[:2] for line in done.stdout.splitlines() if "note:" not in line] == [
+    process = lab.run(sys.executable, "-m", "trainer", "reproduce", "--version", str(served(lab)))
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert [line.split()[:2] for line in process.stdout.splitlines() if "note:" not in line] == [
         [what, "same"] for what in ("code", "data", "metrics", "predictions")
     ]
 
@@ -81,8 +81,8 @@ def test_an_altered_package_is_refused_and_the_old_one_serves(lab):
     champion.move(Ledger(settings_of(lab), NAME), registry, bad.number, good.number, forced)
     assert eventually(lambda: "its card says" in lab.api("GET", "/readyz")[1]["registry"])
     assert lab.api("POST", "/predict", BENIGN)[1]["model"]["version"] == good.number
-    said = lab.python("-m", "trainer", "promote")
-    assert "the champion's package is not sound" in said
+    output = lab.python("-m", "trainer", "promote")
+    assert "the champion's package is not sound" in output
     assert registry.champion().number == good.number
     assert eventually(lambda: lab.api("GET", "/readyz")[1]["registry"] == "followed")
 
@@ -96,10 +96,10 @@ def test_a_stage_that_fails_stops_the_pipeline(lab):
         text.replace("mitoses: {type: integer, min: 1, max: 10}", "mitoses: {type: integer, min: 1, max: 9}")
     )
     try:
-        done = lab.run(sys.executable, "-m", "launcher", "train")
+        process = lab.run(sys.executable, "-m", "launcher", "train")
     finally:
         params.write_text(text)
-    assert done.returncode == 1
-    assert "mitoses: '10' is not a whole number from 1 to 9" in done.stdout + done.stderr
-    assert "What to do" in done.stderr
+    assert process.returncode == 1
+    assert "mitoses: '10' is not a whole number from 1 to 9" in process.stdout + process.stderr
+    assert "What to do" in process.stderr
     assert served(lab) == before

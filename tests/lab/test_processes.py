@@ -116,15 +116,15 @@ def _ask(port: int) -> socket.socket:
 def test_a_worker_that_cannot_start_ends_the_server(tmp_path):
     """So that whoever watches it, supervisord or Docker, sees it and waits longer each time."""
     folders = {name: str(tmp_path / name) for name in ("EVENTS_DIR", "KEEP_DIR", "METRICS_DIR")}
-    done = subprocess.run(
+    run = subprocess.run(
         command(10_000 + os.getpid() % 20_000),
         env={**os.environ, **NOWHERE, **folders, "EVENTS_DAYS": "no number"},
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert done.returncode != 0
-    assert "could not convert string to float: 'no number'" in done.stdout + done.stderr
+    assert run.returncode != 0
+    assert "could not convert string to float: 'no number'" in run.stdout + run.stderr
 
 
 def test_workers_end_with_their_first_process(serve):
@@ -162,7 +162,7 @@ def test_a_killed_first_process_leaves_no_old_workers(lab):
     for _ in range(3):
         first, before = eventually(lambda: _whole(lab))
         first.kill()
-        new, after = eventually(lambda b=before: (found := _whole(lab)) and not found[1] & b and found, 90)
+        new, after = eventually(lambda b=before: (pair := _whole(lab)) and not pair[1] & b and pair, 90)
         assert new.pid != first.pid
         assert not after & before
         assert eventually(lambda: lab.api("GET", "/readyz")[0] == 200)
@@ -190,11 +190,11 @@ def test_up_after_a_killed_supervisor(lab):
         before = {process.pid for process in own_processes(lab)}
         _supervisord(lab).kill()
         time.sleep(seconds)
-        said = lab.python("-m", "launcher", "up")
-        assert "ending what a killed supervisord left behind" in said
+        output = lab.python("-m", "launcher", "up")
+        assert "ending what a killed supervisord left behind" in output
         assert not before & {process.pid for process in own_processes(lab)}
-        done = lab.run(sys.executable, "-m", "launcher", "status")
-        assert done.returncode == 0, done.stdout
+        run = lab.run(sys.executable, "-m", "launcher", "status")
+        assert run.returncode == 0, run.stdout
 
 
 @pytest.mark.parametrize("name", [service.name for service in SERVICES])
@@ -205,8 +205,8 @@ def test_status_is_green_when_up_has_said_so(lab, name):
             if process.environ().get("SUPERVISOR_PROCESS_NAME") == name:
                 process.kill()
     lab.python("-m", "launcher", "up")
-    done = lab.run(sys.executable, "-m", "launcher", "status")
-    assert done.returncode == 0, done.stdout
+    run = lab.run(sys.executable, "-m", "launcher", "status")
+    assert run.returncode == 0, run.stdout
 
 
 @contextlib.contextmanager
@@ -228,10 +228,10 @@ def test_a_second_command_says_which_one_is_running(lab):
     before = {process.pid for process in own_processes(lab)}
     with first_command(lab, "train") as first:
         for words in (["up"], ["train"], ["down"], ["reset", "--yes"]):
-            done = lab.run(sys.executable, "-m", "launcher", *words)
-            assert done.returncode == 1
-            assert f"make train (pid {first.pid}) is running in this folder" in done.stderr
-            assert "What to do" in done.stderr
+            run = lab.run(sys.executable, "-m", "launcher", *words)
+            assert run.returncode == 1
+            assert f"make train (pid {first.pid}) is running in this folder" in run.stderr
+            assert "What to do" in run.stderr
         assert lab.run(sys.executable, "-m", "launcher", "status").returncode == 0
     assert before <= {process.pid for process in own_processes(lab)}
     lab.python("-m", "launcher", "up")
@@ -245,10 +245,10 @@ def test_two_ups_at_once(lab):
         subprocess.Popen(words, cwd=lab.root, env=lab.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    said = {process.pid: (*process.communicate(timeout=600), process.returncode) for process in both}
-    (winner,) = [pid for pid, (_, _, code) in said.items() if code == 0]
-    (loser,) = [pid for pid, (_, _, code) in said.items() if code == 1]
-    assert f"make up (pid {winner}) is running in this folder" in said[loser][1]
+    outputs = {process.pid: (*process.communicate(timeout=600), process.returncode) for process in both}
+    (winner,) = [pid for pid, (_, _, code) in outputs.items() if code == 0]
+    (loser,) = [pid for pid, (_, _, code) in outputs.items() if code == 1]
+    assert f"make up (pid {winner}) is running in this folder" in outputs[loser][1]
     assert lab.run(sys.executable, "-m", "launcher", "status").returncode == 0
 
 

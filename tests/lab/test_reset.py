@@ -25,12 +25,12 @@ def test_a_service_that_cannot_start_shows_its_own_log(lab):
     entry = lab.root / "api" / "__init__.py"
     text = entry.read_text()
     entry.write_text("this is no Python\n" + text)
-    done = lab.run(sys.executable, "-m", "launcher", "up")
+    process = lab.run(sys.executable, "-m", "launcher", "up")
     entry.write_text(text)
-    assert done.returncode == 1
-    assert "API does not start. Its log ends:" in done.stderr
-    assert "SyntaxError" in done.stderr
-    assert "api.log" in done.stderr
+    assert process.returncode == 1
+    assert "API does not start. Its log ends:" in process.stderr
+    assert "SyntaxError" in process.stderr
+    assert "api.log" in process.stderr
     assert "is served" in lab.python("-m", "launcher", "up")
 
 
@@ -38,12 +38,12 @@ def test_reset_asks_and_leaves_nothing_running(lab):
     """Without a terminal it refuses, `no` keeps the state, --yes removes it, orphans of a killed supervisor too."""
     _supervisord(lab).kill()
     assert eventually(lambda: _supervisord(lab) is None)
-    refused = lab.run(sys.executable, "-m", "launcher", "reset")
-    assert refused.returncode == 1
-    assert "asks before it removes" in refused.stderr
+    refusals = lab.run(sys.executable, "-m", "launcher", "reset")
+    assert refusals.returncode == 1
+    assert "asks before it removes" in refusals.stderr
     ours, theirs = pty.openpty()
     os.write(ours, b"no\n")
-    said = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-m", "launcher", "reset"],
         cwd=lab.root,
         env=lab.env,
@@ -51,7 +51,7 @@ def test_reset_asks_and_leaves_nothing_running(lab):
         capture_output=True,
         timeout=300,
     )
-    assert b"nothing was removed" in said.stdout
+    assert b"nothing was removed" in output.stdout
     assert (lab.root / ".lab" / "mlflow" / "mlflow.db").is_file()
     lab.python("-m", "launcher", "reset", "--yes")
     assert not (lab.root / ".lab").exists()
@@ -61,9 +61,9 @@ def test_reset_asks_and_leaves_nothing_running(lab):
 
 def test_another_table_needs_no_python(lab):
     """`make up PARAMS=…` in a fresh state: other names, bounds and classes, real-valued features, the same lab."""
-    said = lab.python("-m", "launcher", "up", PARAMS=CRABS)
-    assert "champion version 1 is served" in said
-    assert "wrote examples/crabs/dvc.yaml" in said
+    output = lab.python("-m", "launcher", "up", PARAMS=CRABS)
+    assert "champion version 1 is served" in output
+    assert "wrote examples/crabs/dvc.yaml" in output
     card = lab.api("GET", "/model")[1]["card"]
     assert (card["problem"], card["features"][0]["type"]) == ("leptograpsus-crabs", "real")
     rows = (lab.root / "examples/crabs/data/source/crabs.csv").read_text().splitlines()

@@ -51,9 +51,9 @@ def weed(lab: Lab) -> psutil.Process:
 def inner_ports(lab: Lab) -> list[int]:
     """Every port of SeaweedFS that listens, but that of S3."""
     own = [c.laddr.port for c in weed(lab).net_connections("tcp") if c.status == psutil.CONN_LISTEN]
-    found = sorted(set(own) - {int(lab.env["S3_PORT"])})
-    assert len(found) == 9
-    return found
+    ports = sorted(set(own) - {int(lab.env["S3_PORT"])})
+    assert len(ports) == 9
+    return ports
 
 
 # Each with and without leave to read, by both names; what a page may send without asking goes out in any case.
@@ -113,7 +113,7 @@ def outside() -> Iterator[Path]:
 def run_weed(folder: Path, *words: str, said: str = "") -> str:
     """What SeaweedFS' client prints when another user runs it who knows nothing of the lab but its addresses."""
     with contextlib.suppress(subprocess.TimeoutExpired):
-        done = subprocess.run(
+        process = subprocess.run(
             [folder / "weed", *words],
             cwd=folder,
             env={"HOME": str(folder), "TMPDIR": str(folder)},
@@ -123,7 +123,7 @@ def run_weed(folder: Path, *words: str, said: str = "") -> str:
             text=True,
             timeout=15,
         )
-        return done.stdout + done.stderr
+        return process.stdout + process.stderr
     return ""
 
 
@@ -145,12 +145,12 @@ def test_another_user_can_do_nothing_to_the_store(lab, unharmed, outside):
     file = outside / "evil"
     file.write_text("evil")
     file.chmod(0o644)
-    said = run_weed(outside, "filer.cat", f"http://{filer}/buckets/lab/security/secret")
-    said += run_weed(outside, "shell", f"-master={master}", f"-filer={filer}", said=SHELL)
-    said += run_weed(outside, "filer.copy", str(file), f"http://{filer}/buckets/lab/security/")
-    said += run_weed(outside, "upload", f"-master={master}", "-collection=lab", str(file))
+    output = run_weed(outside, "filer.cat", f"http://{filer}/buckets/lab/security/secret")
+    output += run_weed(outside, "shell", f"-master={master}", f"-filer={filer}", said=SHELL)
+    output += run_weed(outside, "filer.copy", str(file), f"http://{filer}/buckets/lab/security/")
+    output += run_weed(outside, "upload", f"-master={master}", "-collection=lab", str(file))
     for word in ("what no other", "dvc", "volumeCount", '"fid"'):
-        assert word not in said
+        assert word not in output
 
 
 def test_every_inner_port_wants_the_certificate(lab):
@@ -165,10 +165,10 @@ def test_every_inner_port_wants_the_certificate(lab):
             _says(port, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", context)
 
 
-def _says(port: int, sent: bytes, context: ssl.SSLContext | None = None) -> bytes:
+def _says(port: int, data: bytes, context: ssl.SSLContext | None = None) -> bytes:
     with socket.create_connection(("127.0.0.1", port), 10) as plain:
         line = context.wrap_socket(plain) if context else plain
-        line.sendall(sent)
+        line.sendall(data)
         try:
             return line.recv(12)
         except ConnectionResetError:
@@ -206,8 +206,8 @@ def _connects(path: Path, user: int) -> bool:
 @root_only
 def test_a_taken_socket_is_told_nothing(tmp_path, outside):
     """Who takes the place of a socket before the start is sent TLS, and no request."""
-    taken: set[int] = set()
-    values = {f"S3{part}_PORT": str(free_port(taken)) for part in ("", "_MASTER", "_VOLUME", "_FILER", "_ADMIN")}
+    ports_in_use: set[int] = set()
+    values = {f"S3{part}_PORT": str(free_port(ports_in_use)) for part in ("", "_MASTER", "_VOLUME", "_FILER", "_ADMIN")}
     values |= {"LAB_BIN": str(outside), "LAB_ROOT": str(outside), "LAB_STATE": str(outside), "S3_BUCKET": "lab"}
     shutil.copytree(ROOT / "services" / "seaweedfs", outside / "services" / "seaweedfs")
     for name in ("seaweedfs", "s3"):

@@ -55,13 +55,13 @@ def make(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """A lab of its own, brought up by make with a key that needs quoting."""
-    made = make_lab(tmp_path_factory.mktemp("alone"), ENGINE="embedded", **HOSTILE)
-    names = [name for name in made.env[NAMES].split() if name not in HOSTILE]
-    lab = Lab(made.root, made.env | {NAMES: " ".join(names)})
+    instance = make_lab(tmp_path_factory.mktemp("alone"), ENGINE="embedded", **HOSTILE)
+    names = [name for name in instance.env[NAMES].split() if name not in HOSTILE]
+    lab = Lab(instance.root, instance.env | {NAMES: " ".join(names)})
     try:
-        done = make(lab, "up", f"API_KEY={KEY}")
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-        (lab.root / "said").write_text(done.stdout + done.stderr)
+        process = make(lab, "up", f"API_KEY={KEY}")
+        assert process.returncode == 0, process.stdout[-4000:] + process.stderr[-4000:]
+        (lab.root / "said").write_text(process.stdout + process.stderr)
         yield lab
     finally:
         make(lab, "down")
@@ -77,14 +77,14 @@ def service_of(process: psutil.Process) -> str:
 
 def test_up_from_a_hostile_shell(alone):
     """The first champion was trained, stored and served; what is not used is named without its value."""
-    said = (alone.root / "said").read_text()
-    assert "champion version 1 is served" in said
-    assert "note: the shell's API_WORKERS, S3_SECRET_KEY not used" in said
-    assert CANARY not in said
-    kept = env_file.read(alone.root / ".env")
-    assert kept["API_KEY"] == KEY
-    assert len(kept["S3_SECRET_KEY"]) == 40
-    assert "API_WORKERS" not in kept
+    output = (alone.root / "said").read_text()
+    assert "champion version 1 is served" in output
+    assert "note: the shell's API_WORKERS, S3_SECRET_KEY not used" in output
+    assert CANARY not in output
+    env_values = env_file.read(alone.root / ".env")
+    assert env_values["API_KEY"] == KEY
+    assert len(env_values["S3_SECRET_KEY"]) == 40
+    assert "API_WORKERS" not in env_values
     assert (status_of(alone, KEY), status_of(alone, "abc")) == (200, 401)
 
 
@@ -92,7 +92,7 @@ def test_each_service_has_its_own_secrets_only(alone):
     """In the environment of every process: its own, none of another's, nothing of the shell; none on a command line."""
     secrets = {s.name: env_file.read(alone.root / ".env").get(s.name, "") for s in SETTINGS if s.secret or s.hidden}
     secrets = {name: value for name, value in secrets.items() if value}
-    seen = set()
+    names = set()
     for process in own_processes(alone):
         name, environment = service_of(process), process.environ()
         values = "\n".join(environment.values())
@@ -101,23 +101,23 @@ def test_each_service_has_its_own_secrets_only(alone):
         assert not {"AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "GITHUB_TOKEN"} & environment.keys(), name
         assert not [each for each in environment if each.lower().endswith("_proxy")], name
         assert not [secret for secret, value in secrets.items() if value in " ".join(process.cmdline())], name
-        seen.add(name)
-    assert seen | {"aws"} == OWN.keys()
+        names.add(name)
+    assert names | {"aws"} == OWN.keys()
 
 
 def test_the_pipeline_from_a_hostile_shell(alone):
     """`make train` with another metric, the trainer and the ledger by hand, and `dvc pull` with no proxy in the way."""
-    done = make(alone, "train", "METRIC=recall")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    process = make(alone, "train", "METRIC=recall")
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
     assert alone.python("-c", READ_LEDGER).strip() in ("1", "2")
-    assert "unchanged" in alone.python("-m", "trainer", "promote") + done.stdout
+    assert "unchanged" in alone.python("-m", "trainer", "promote") + process.stdout
     data = alone.root / "data" / "dataset.csv"
     before = data.read_bytes()
     data.unlink()
     shutil.rmtree(alone.root / ".lab" / "dvc-cache")
     # DVC has no setting that keeps a proxy of the shell away.
-    done = alone.run("dvc", "pull", "--quiet", "dvc.yaml:ingest", NO_PROXY="127.0.0.1")
-    assert done.returncode == 0, done.stderr
+    process = alone.run("dvc", "pull", "--quiet", "dvc.yaml:ingest", NO_PROXY="127.0.0.1")
+    assert process.returncode == 0, process.stderr
     assert data.read_bytes() == before
 
 
@@ -126,7 +126,7 @@ def clash(lab: Lab) -> str:
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "message"),
     [
         ("API_PORT=abc", "API_PORT is 'abc'"),
         ("API_WORKERS=0", "API_WORKERS is '0'"),
@@ -138,20 +138,20 @@ def clash(lab: Lab) -> str:
         ("PARAMS=tables/worse/params.yaml", "candidates.logistic-regression: cannot make sklearn.NoSuchThing"),
     ],
 )
-def test_what_cannot_work_stops_nothing_and_is_not_kept(alone, word, said):
+def test_what_cannot_work_stops_nothing_and_is_not_kept(alone, word, message):
     """The error comes first: the same processes go on, `.env` is as it was, and a plain `make up` succeeds."""
     table(alone)
-    before, kept = {p.pid for p in own_processes(alone)}, (alone.root / ".env").read_bytes()
+    before, env_values = {p.pid for p in own_processes(alone)}, (alone.root / ".env").read_bytes()
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         word = {"taken": f"API_PORT={holder.getsockname()[1]}", "clash": clash(alone)}.get(word, word)
-        done = make(alone, "up", word)
-    assert done.returncode != 0
-    assert said in done.stderr
-    assert "What to do: " in done.stderr
+        process = make(alone, "up", word)
+    assert process.returncode != 0
+    assert message in process.stderr
+    assert "What to do: " in process.stderr
     assert {p.pid for p in own_processes(alone)} == before
-    assert (alone.root / ".env").read_bytes() == kept
+    assert (alone.root / ".env").read_bytes() == env_values
     assert "is served" in make(alone, "up").stdout
     assert {p.pid for p in own_processes(alone)} == before
 
@@ -180,10 +180,10 @@ def test_its_own_ports_are_not_taken(alone):
     """A port of the lab's own may change hands; what was given is kept, and an empty key is none."""
     api, dashboard = alone.env["DASHBOARD_PORT"], alone.env["API_PORT"]
     words = (f"API_PORT={api}", f"DASHBOARD_PORT={dashboard}", "API_KEY=")
-    done = make(alone, "up", *words)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    kept = env_file.read(alone.root / ".env")
-    assert (kept["API_PORT"], kept["DASHBOARD_PORT"], kept["API_KEY"]) == (api, dashboard, "")
+    process = make(alone, "up", *words)
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
+    env_values = env_file.read(alone.root / ".env")
+    assert (env_values["API_PORT"], env_values["DASHBOARD_PORT"], env_values["API_KEY"]) == (api, dashboard, "")
     assert urllib3.request("GET", f"http://127.0.0.1:{api}/model").status == 200
     alone.env.update(API_PORT=api, DASHBOARD_PORT=dashboard)
 
@@ -191,7 +191,10 @@ def test_its_own_ports_are_not_taken(alone):
 def test_a_start_cut_short_can_be_stopped(alone):
     """Ctrl-C while the services start: the new port is not kept, and `make down` ends them all."""
     make(alone, "down")
-    kept, port = (alone.root / ".env").read_bytes(), free_port({int(alone.env[s.name]) for s in SETTINGS if s.port})
+    env_values, port = (
+        (alone.root / ".env").read_bytes(),
+        free_port({int(alone.env[s.name]) for s in SETTINGS if s.port}),
+    )
     words = ["make", "up", f"VENV={sys.prefix}", f"MLFLOW_PORT={port}"]
     pipe = subprocess.PIPE
     with subprocess.Popen(words, cwd=alone.root, env=alone.env, stdout=pipe, stderr=pipe, start_new_session=True) as up:
@@ -199,7 +202,7 @@ def test_a_start_cut_short_can_be_stopped(alone):
         os.killpg(up.pid, signal.SIGINT)
         up.communicate(timeout=60)
     assert up.returncode != 0
-    assert (alone.root / ".env").read_bytes() == kept
+    assert (alone.root / ".env").read_bytes() == env_values
     assert own_processes(alone)
     assert "stopped" in make(alone, "down").stdout
     assert own_processes(alone) == []

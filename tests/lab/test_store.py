@@ -12,8 +12,8 @@ from tests.conftest import Lab
 
 def store(lab: Lab) -> Any:
     """A client of the lab's S3 with its keys."""
-    kept = dict(line.split("=", 1) for line in (lab.root / ".env").read_text().splitlines()[1:])
-    return s3.client(settings.load({**kept, **lab.env}))
+    env_values = dict(line.split("=", 1) for line in (lab.root / ".env").read_text().splitlines()[1:])
+    return s3.client(settings.load({**env_values, **lab.env}))
 
 
 def objects(lab: Lab) -> dict[str, bytes]:
@@ -31,17 +31,17 @@ def test_a_lost_store_is_noticed(lab):
         client.delete_object(Bucket="lab", Key=key)
     client.delete_bucket(Bucket="lab")
     try:
-        done = lab.run(sys.executable, "-m", "launcher", "up")
+        process = lab.run(sys.executable, "-m", "launcher", "up")
     finally:
         with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
             client.create_bucket(Bucket="lab")
         for key, body in before.items():
             client.put_object(Bucket="lab", Key=key, Body=body)
-    assert done.returncode == 1
-    assert "the data in S3 are lost" in done.stderr
-    assert f"version {version} of breast-cancer-wisconsin" in done.stderr
-    assert "ledger" in done.stderr
+    assert process.returncode == 1
+    assert "the data in S3 are lost" in process.stderr
+    assert f"version {version} of breast-cancer-wisconsin" in process.stderr
+    assert "ledger" in process.stderr
     place = str(lab.root / ".lab" / "s3") if lab.env["ENGINE"] == "embedded" else "the volume"
-    assert f"{place}" in done.stderr
-    assert "`make reset`, then `make up`" in done.stderr
+    assert f"{place}" in process.stderr
+    assert "`make reset`, then `make up`" in process.stderr
     assert f"version {version} is served" in lab.python("-m", "launcher", "up")

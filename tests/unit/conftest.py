@@ -23,9 +23,9 @@ Package = tuple[dict[str, Any], bytes]
 @pytest.fixture(scope="session")
 def package() -> Package:
     """A small model and its card as JSON values: a is a whole number from -9 to 9, b a real one that may miss."""
-    fitted = make_pipeline(SimpleImputer(), LogisticRegression()).fit(X, X[:, 0] > 0)
-    onnx = export(fitted, X, 0.5, "small")
-    spread, bins = {"mean": 1.0, "sd": 0.0}, {"edges": [0.0, 1.0], "shares": [1.0], "missing": 0.0, "counts": [100]}
+    pipeline = make_pipeline(SimpleImputer(), LogisticRegression()).fit(X, X[:, 0] > 0)
+    onnx = export(pipeline, X, 0.5, "small")
+    mean, bins = {"mean": 1.0, "sd": 0.0}, {"edges": [0.0, 1.0], "shares": [1.0], "missing": 0.0, "counts": [100]}
     promise = {"value": 0.97, "low": 0.91, "high": 0.99, "method": "counts", "rows": 100, "failures": 3}
     feature = {"label": "x", "min": -9.0, "max": 9.0}
     described = {
@@ -38,7 +38,7 @@ def package() -> Package:
         ],
         "classes": {"negative": "no", "positive": "yes"},
         "threshold": 0.5,
-        "metrics": {"roc_auc": spread},
+        "metrics": {"roc_auc": mean},
         "rows": 100,
         "prevalence": 0.5,
         "promises": {"accuracy": promise},
@@ -61,9 +61,9 @@ def package() -> Package:
 def settings(tmp_path, package) -> dict[str, str]:
     """What the API needs to know; nothing listens where its registry should be, the kept model is `package`."""
     described, onnx = package
-    kept = {"version": 7, "card": msgspec.json.encode(described), "model": onnx}
+    content = {"version": 7, "card": msgspec.json.encode(described), "model": onnx}
     (tmp_path / "keep").mkdir()
-    (tmp_path / "keep" / "small.msgpack").write_bytes(msgspec.msgpack.encode(kept))
+    (tmp_path / "keep" / "small.msgpack").write_bytes(msgspec.msgpack.encode(content))
     return {
         "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
         "MODEL_NAME": "small",

@@ -45,8 +45,8 @@ class StandIn(BaseHTTPRequestHandler):
         if self.raw:
             self.wfile.write(self.raw.pop(0))
             return
-        status, said = self.reply(body)
-        text = said if isinstance(said, bytes) else json.dumps(said).encode()
+        status, value = self.reply(body)
+        text = value if isinstance(value, bytes) else json.dumps(value).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         # Without it Elastic's own client talks to nobody.
@@ -78,13 +78,13 @@ class StandIn(BaseHTTPRequestHandler):
     def give(self, path: str) -> tuple[int, Any]:
         if path in self.coming:
             self.coming[path] -= 1
-        there = path.startswith("/_cluster/") or self.there(path)
-        return (200, {}) if there else (404, {"error": {"reason": f"{path} not found"}})
+        exists = path.startswith("/_cluster/") or self.there(path)
+        return (200, {}) if exists else (404, {"error": {"reason": f"{path} not found"}})
 
     def keep(self, path: str, body: bytes) -> tuple[int, Any]:
         if path.startswith("/_index_template/"):
-            named = json.loads(body)["composed_of"]
-            if absent := [name for name in named if not self.there(f"/_component_template/{name}")]:
+            names = json.loads(body)["composed_of"]
+            if absent := [name for name in names if not self.there(f"/_component_template/{name}")]:
                 return 400, {"error": {"reason": f"specifies component templates {absent} that do not exist"}}
         if stream := path.partition("/_data_stream/")[2]:
             if path in self.kept:

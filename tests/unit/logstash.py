@@ -37,17 +37,17 @@ class _Token(str):
 
 
 def _tokens(text: str) -> list[_Token]:
-    found: list[_Token] = []
+    result: list[_Token] = []
     place = end = 0
     while place < len(text):
         if not (match := TOKEN.match(text, place)):
             raise SyntaxError(f"unexpected {text[place : place + 20]!r}")
         place = match.end()
         if match[1]:
-            found.append(_Token(match[1]))
-            found[-1].gap = text[end : match.start(1)]
+            result.append(_Token(match[1]))
+            result[-1].gap = text[end : match.start(1)]
             end = place
-    return found
+    return result
 
 
 class _Reader:
@@ -58,46 +58,46 @@ class _Reader:
     def next(self) -> str:
         return self._tokens[0] if self._tokens else ""
 
-    def take(self, *wanted: str) -> str:
+    def take(self, *kinds: str) -> str:
         token = self.next
-        if token not in wanted if wanted else not NAME.match(token):
-            raise SyntaxError(f"{token or 'the end'!r} where {' or '.join(wanted) or 'a name'} is due")
+        if token not in kinds if kinds else not NAME.match(token):
+            raise SyntaxError(f"{token or 'the end'!r} where {' or '.join(kinds) or 'a name'} is due")
         return self._tokens.pop(0)
 
     def block(self) -> list[tuple[str, dict[str, Any]]]:
-        found = []
+        result = []
         self.take("{")
         while self.next != "}":
             if (name := self.take()) == "if":
-                found += self.branch()
+                result += self.branch()
             else:
-                found.append((name, self.settings(spaced=True)))
+                result.append((name, self.settings(spaced=True)))
         self.take("}")
-        return found
+        return result
 
     def branch(self) -> list[tuple[str, dict[str, Any]]]:
         self.condition()
-        found = self.block()
+        block = self.block()
         while self.next == "else":
             self.take("else")
             if self.next == "if":
                 self.take("if")
-                return found + self.branch()
-            found += self.block()
-        return found
+                return block + self.branch()
+            block += self.block()
+        return block
 
     def settings(self, spaced: bool = False) -> dict[str, Any]:
         """Of a plugin, which must be `spaced`, or the entries of a hash."""
-        found: dict[str, Any] = {}
+        result: dict[str, Any] = {}
         self.take("{")
         while self.next != "}":
-            if found and spaced and not self._tokens[0].gap[:1].isspace():
+            if result and spaced and not self._tokens[0].gap[:1].isspace():
                 raise SyntaxError(f"{self.next!r} where white space is due")
             name = self.string() if self.next.startswith(('"', "'")) else self.take()
             self.take("=>")
-            found[name] = self.value()
+            result[name] = self.value()
         self.take("}")
-        return found
+        return result
 
     def value(self) -> Any:
         if self.next == "[":
@@ -109,14 +109,14 @@ class _Reader:
         return self.string()
 
     def array(self) -> list[Any]:
-        found: list[Any] = []
+        result: list[Any] = []
         self.take("[")
         while self.next != "]":
-            if found:
+            if result:
                 self.take(",")
-            found.append(self.value())
+            result.append(self.value())
         self.take("]")
-        return found
+        return result
 
     def string(self) -> str:
         return self._tokens.pop(0).strip("\"'")

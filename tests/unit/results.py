@@ -26,7 +26,7 @@ def promise(scores: Sequence[float]) -> dict[str, Any]:
 
 
 def result(
-    name: str, scores: Sequence[float], fingerprint: str = "", refused: str = "", data_md5: str = "", **metrics: float
+    name: str, scores: Sequence[float], fingerprint: str = "", refusal: str = "", data_md5: str = "", **metrics: float
 ) -> Result:
     """A candidate with these scores in ROC AUC and in recall, and these values of other metrics."""
     promises = {"roc_auc": promise(scores), "recall": promise(scores)}
@@ -45,7 +45,7 @@ def result(
             "promises": promises,
             "calibration": None,
             "threshold": 0.5,
-            "refused": refused,
+            "refusal": refusal,
             "model_sha256": "",
             "self_test": {"rows": [], "probabilities": []},
             "feature_reference": {},

@@ -53,11 +53,11 @@ def test_a_batch_is_recorded_row_by_row(client, settings):
 
 def test_feedback_is_accepted_and_recorded(client, settings):
     """Repeated and contradicting ones too: they are settled where they are joined."""
-    found = client.post("/predict", json=GOOD).json["id"]
+    prediction = client.post("/predict", json=GOOD).json["id"]
     for label in ("yes", "yes", "no"):
-        assert client.post("/feedback", json={"prediction_id": found, "label": label}).status_code == 202
-    said = [(e["lab.prediction_id"], e["lab.label"]) for e in recorded(settings) if "lab.prediction_id" in e]
-    assert said == [(found, "yes"), (found, "yes"), (found, "no")]
+        assert client.post("/feedback", json={"prediction_id": prediction, "label": label}).status_code == 202
+    records = [(e["lab.prediction_id"], e["lab.label"]) for e in recorded(settings) if "lab.prediction_id" in e]
+    assert records == [(prediction, "yes"), (prediction, "yes"), (prediction, "no")]
 
 
 @pytest.mark.parametrize(
@@ -91,11 +91,11 @@ def test_events_say_where_a_request_comes_from_and_which_lab_wrote_them(settings
     """Without X-Client it is a client; predictions, feedback and failed requests have it."""
     client = create_app({**settings, "ENVIRONMENT": "staging"}).test_client()
     headers = {} if source == "client" else {"X-Client": source}
-    found = client.post("/predict", json=GOOD, headers=headers).json["id"]
-    client.post("/feedback", json={"prediction_id": found, "label": "yes"}, headers=headers)
+    prediction = client.post("/predict", json=GOOD, headers=headers).json["id"]
+    client.post("/feedback", json={"prediction_id": prediction, "label": "yes"}, headers=headers)
     client.post("/predict", json={}, headers=headers)
-    said = [(event["labels.source"], event["service.environment"]) for event in recorded(settings)]
-    assert said == [(source, "staging")] * 3
+    sources = [(event["labels.source"], event["service.environment"]) for event in recorded(settings)]
+    assert sources == [(source, "staging")] * 3
 
 
 @pytest.mark.parametrize("value", ["", "client", "Dashboard", "demo, demo", "Jane"])
@@ -157,12 +157,12 @@ def test_a_kept_model_that_was_altered_is_not_served(settings):
 
 def test_what_another_worker_kept_is_served(settings, tmp_path):
     """A worker that finds no sound champion takes what another one keeps, also after its own start."""
-    kept = tmp_path / "keep" / "small.msgpack"
-    kept.rename(tmp_path / "elsewhere")
+    path = tmp_path / "keep" / "small.msgpack"
+    path.rename(tmp_path / "elsewhere")
     app = create_app(settings)
     follower = app.extensions["follower"]
     assert follower.model is None
-    (tmp_path / "elsewhere").rename(kept)
+    (tmp_path / "elsewhere").rename(path)
     follower.poll()
     assert app.test_client().post("/predict", json=GOOD).status_code == 200
 
@@ -188,10 +188,10 @@ def test_a_released_image_serves_what_it_was_built_with(image):
 
 def test_what_was_kept_comes_before_what_was_baked(image, tmp_path):
     """It was the champion later; when it is not sound, what was baked is served."""
-    kept = Path(image["KEEP_DIR"], "small.msgpack")
-    (tmp_path / "kept").rename(kept)
+    path = Path(image["KEEP_DIR"], "small.msgpack")
+    (tmp_path / "kept").rename(path)
     assert create_app(image).test_client().get("/readyz").json["version"] == 7
-    kept.write_bytes(kept.read_bytes()[:100])
+    path.write_bytes(path.read_bytes()[:100])
     assert create_app(image).test_client().get("/readyz").json["version"] == 3
 
 
@@ -242,12 +242,12 @@ def test_a_kept_model_of_another_registry_is_replaced(settings, package):
 def test_the_key_is_asked_for(settings):
     """401 without it, for all but the probes and the description."""
     client = create_app({**settings, "API_KEY": "sesame"}).test_client()
-    for given in ({}, {"X-API-Key": "wrong"}, {"X-API-Key": "sésame"}):
-        refused = client.post("/predict", json=GOOD, headers=given)
-        assert refused.status_code == 401
-        assert refused.headers["WWW-Authenticate"]
-        assert client.get("/model", headers=given).status_code == 401
-        assert client.get("/metrics", headers=given).status_code == 401
+    for headers in ({}, {"X-API-Key": "wrong"}, {"X-API-Key": "sésame"}):
+        refusals = client.post("/predict", json=GOOD, headers=headers)
+        assert refusals.status_code == 401
+        assert refusals.headers["WWW-Authenticate"]
+        assert client.get("/model", headers=headers).status_code == 401
+        assert client.get("/metrics", headers=headers).status_code == 401
     assert client.post("/predict", json=GOOD, headers={"X-API-Key": "sesame"}).status_code == 200
     for path in ("/healthz", "/readyz", "/openapi.json", "/docs"):
         assert client.get(path).status_code == 200
@@ -404,9 +404,9 @@ def test_a_date_changes_nothing(client, date):
 
 def test_options_tells_the_methods_and_grants_nothing(client, settings):
     """No content, no HTML, and no header by which a browser would let a page of another origin in."""
-    wanted = {"Origin": "http://127.0.0.1:9999", "Access-Control-Request-Method": "POST"}
+    headers = {"Origin": "http://127.0.0.1:9999", "Access-Control-Request-Method": "POST"}
     for path, methods in (("/feedback", {"POST", "OPTIONS"}), ("/model", {"GET", "HEAD", "OPTIONS"})):
-        answer = client.options(path, headers={**wanted, "Access-Control-Request-Headers": "content-type"})
+        answer = client.options(path, headers={**headers, "Access-Control-Request-Headers": "content-type"})
         assert (answer.status_code, answer.data) == (204, b"")
         assert set(answer.headers["Allow"].split(", ")) == methods
         assert "Content-Type" not in answer.headers

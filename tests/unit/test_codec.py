@@ -84,35 +84,35 @@ RECORDS = st.dictionaries(st.sampled_from(["a", "b", "c", "é", "a/b~c"]), VALUE
 def _wrong(record: dict) -> set[str]:
     """The same rules, said once more and simply."""
     number = {n: isinstance(v, int | float) and not isinstance(v, bool) and -9 <= v <= 9 for n, v in record.items()}
-    wrong = set(record) - {"a", "b"}
+    names = set(record) - {"a", "b"}
     if not number.get("a") or record["a"] != int(record["a"]):
-        wrong.add("a")
+        names.add("a")
     if record.get("b") is not None and not number["b"]:
-        wrong.add("b")
-    return {"#/" + name.replace("~", "~0").replace("/", "~1") for name in wrong}
+        names.add("b")
+    return {"#/" + name.replace("~", "~0").replace("/", "~1") for name in names}
 
 
 @given(RECORDS)
 def test_every_wrong_field_is_named_and_no_other(codec, record):
     """For any record, by itself and in a batch."""
-    body, wrong = json.dumps(record).encode(), _wrong(record)
-    if not wrong:
+    body, names = json.dumps(record).encode(), _wrong(record)
+    if not names:
         assert codec.one(body).rows.shape == codec.many(b'{"instances":[' + body + b"]}").rows.shape == (1, 2)
         return
     with pytest.raises(InvalidError) as one:
         codec.one(body)
-    assert pointers(one.value) == wrong
+    assert pointers(one.value) == names
     with pytest.raises(InvalidError) as many:
         codec.many(b'{"instances":[{"a":1},' + body + b"]}")
-    assert pointers(many.value) == {place.replace("#", "#/instances/1", 1) for place in wrong}
+    assert pointers(many.value) == {place.replace("#", "#/instances/1", 1) for place in names}
 
 
 @given(st.lists(st.tuples(st.integers(-9, 9), st.none() | st.floats(-9, 9)), min_size=1, max_size=20))
 def test_rows_are_what_was_sent(codec, values):
     """In order, as float32, missing as NaN."""
     body = json.dumps({"instances": [{"b": b, "a": a} for a, b in values]}).encode()
-    wanted = np.array([[a, np.nan if b is None else b] for a, b in values], dtype=np.float32)
-    np.testing.assert_array_equal(codec.many(body).rows, wanted)
+    expectation = np.array([[a, np.nan if b is None else b] for a, b in values], dtype=np.float32)
+    np.testing.assert_array_equal(codec.many(body).rows, expectation)
 
 
 def test_a_batch_has_a_limit(codec):
@@ -139,7 +139,7 @@ def test_feedback_names_a_prediction_and_a_class(card):
 
 
 @pytest.mark.parametrize(
-    ("body", "wrong"),
+    ("body", "names"),
     [
         ({}, {"#/prediction_id", "#/label"}),
         ({"prediction_id": ID, "label": "maybe"}, {"#/label"}),
@@ -148,11 +148,11 @@ def test_feedback_names_a_prediction_and_a_class(card):
         ({"prediction_id": {}, "label": None}, {"#/prediction_id", "#/label"}),
     ],
 )
-def test_wrong_feedback_is_named(card, body, wrong):
+def test_wrong_feedback_is_named(card, body, names):
     """Every fault at once."""
     with pytest.raises(InvalidError) as error:
         feedback(card, json.dumps(body).encode())
-    assert pointers(error.value) == wrong
+    assert pointers(error.value) == names
 
 
 @pytest.mark.parametrize("kind", [name for name, _ in worst(64)])
@@ -166,10 +166,10 @@ def test_the_worst_bodies_take_a_moment(codec, card, kind):
         (codec.many, BATCH + large + b"]}"),
         (codec.many, BATCH + (small + b",") * 15 + small + b"]}"),
     ):
-        begun = time.process_time()
+        start = time.process_time()
         with contextlib.suppress(InvalidError):
             read(body)
-        assert time.process_time() - begun < 0.5
+        assert time.process_time() - start < 0.5
 
 
 @pytest.mark.parametrize("number", [1, 2, 200])
@@ -232,8 +232,8 @@ def test_a_large_body_is_measured_before_it_is_read(codec, part):
 @pytest.mark.parametrize("key", [b"k%d", b"\\u00e9%d"])
 def test_the_keys_beside_the_instances_become_no_objects(card, key):
     """Also where a hundred features let a batch have so many commas: a million keys were 180 MB and a second."""
-    stated = [msgspec.structs.replace(card.features[0], name=f"f{number}") for number in range(100)]
-    codec = Codec(msgspec.structs.replace(card, features=stated))
+    definition = [msgspec.structs.replace(card.features[0], name=f"f{number}") for number in range(100)]
+    codec = Codec(msgspec.structs.replace(card, features=definition))
     more = b",".join(b'"%b":1' % (key % number) for number in range(900_000))
     for body in (b'{"instances":[],%b}' % more, b"{%b}" % more):
         tracemalloc.start()

@@ -37,10 +37,10 @@ for number, way in enumerate(ways):
         continue
     raise SystemExit(f"{number} was not refused")
 """
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (process.returncode, process.stderr) == (0, "")
 
 
 def test_it_drops_what_it_need_not_know(tmp_path):
@@ -55,36 +55,36 @@ localstack.__main__.main()
     known = {**environment(here, tmp_path), "AUTH": "false", "SERVICES": ""}
     secrets = dict.fromkeys(("S3_SECRET_KEY", "API_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "HTTP_PROXY"), "x")
     command = [sys.executable, "-c", script]
-    done = subprocess.run(
+    process = subprocess.run(
         command, cwd=ROOT, env=known | secrets, capture_output=True, text=True, timeout=60, check=False
     )
-    assert done.returncode == 0, done.stderr
-    kept = ast.literal_eval(done.stdout)
-    assert kept.keys() & secrets.keys() == set()
-    assert (kept["AUTH"], kept["AWS_ACCESS_KEY_ID"]) == ("true", here.key_id)
-    assert "lambda" not in kept["SERVICES"].split(",")
+    assert process.returncode == 0, process.stderr
+    names = ast.literal_eval(process.stdout)
+    assert names.keys() & secrets.keys() == set()
+    assert (names["AUTH"], names["AWS_ACCESS_KEY_ID"]) == ("true", here.key_id)
+    assert "lambda" not in names["SERVICES"].split(",")
 
 
 @given(st.dictionaries(st.text(), VALUES), st.dictionaries(st.text(), VALUES))
 def test_a_task_gets_only_what_a_task_may_have(more, host):
     """Whatever else is asked for is refused, or not passed on."""
-    asked = {**more, **PLAIN, "HostConfig": {**host, "NetworkMode": "own"}}
+    request = {**more, **PLAIN, "HostConfig": {**host, "NetworkMode": "own"}}
     if any(value for name, value in host.items() if name not in ("NetworkMode", "PortBindings")) or more.get("Volumes"):
         with pytest.raises(confine.DeniedError):
-            confine.confined(asked, MARK, "own")
+            confine.confined(request, MARK, "own")
         return
-    made = confine.confined(asked, MARK, "own")
-    assert made.keys() <= {"Image", "Cmd", "Env", "ExposedPorts", "Labels", "HostConfig"}
+    body = confine.confined(request, MARK, "own")
+    assert body.keys() <= {"Image", "Cmd", "Env", "ExposedPorts", "Labels", "HostConfig"}
     fixed = {"NetworkMode", "PortBindings", "CapDrop", "SecurityOpt", "Memory", "PidsLimit", "LogConfig"}
-    assert made["HostConfig"].keys() == fixed
+    assert body["HostConfig"].keys() == fixed
 
 
 def test_a_task_is_held_to_what_compose_holds_the_lab_to():
     """The same capabilities, privileges and size of logs as every service has."""
     service = yaml.safe_load((ROOT / "compose.yaml").read_text())["x-service"]
-    made = confine.confined(PLAIN, MARK, "own")["HostConfig"]
-    assert (made["CapDrop"], made["SecurityOpt"]) == (service["cap_drop"], service["security_opt"])
-    assert made["LogConfig"] == {"Type": service["logging"]["driver"], "Config": service["logging"]["options"]}
+    host = confine.confined(PLAIN, MARK, "own")["HostConfig"]
+    assert (host["CapDrop"], host["SecurityOpt"]) == (service["cap_drop"], service["security_opt"])
+    assert host["LogConfig"] == {"Type": service["logging"]["driver"], "Config": service["logging"]["options"]}
 
 
 @pytest.mark.parametrize(
@@ -115,5 +115,5 @@ def test_a_task_that_wants_the_machine_is_refused(change):
 def test_a_published_port_is_this_machines_alone():
     """MiniStack names no address, which is every one."""
     bound = {"NetworkMode": "own", "PortBindings": {"80/tcp": [{"HostIp": "", "HostPort": "8080"}]}}
-    made = confine.confined({**PLAIN, "HostConfig": bound}, MARK, "own")
-    assert made["HostConfig"]["PortBindings"] == {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}]}
+    body = confine.confined({**PLAIN, "HostConfig": bound}, MARK, "own")
+    assert body["HostConfig"]["PortBindings"] == {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}]}

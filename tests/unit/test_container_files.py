@@ -27,14 +27,14 @@ sys.meta_path.insert(0, Absent())
 def lint(tool: str, *words: str) -> None:
     if not shutil.which(tool):
         pytest.skip(f"{tool} is not installed")
-    done = subprocess.run([tool, *words], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = subprocess.run([tool, *words], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stdout + process.stderr
 
 
 def test_hadolint_passes():
     """On every Dockerfile."""
-    listed = ["git", "ls-files", "-co", "--exclude-standard", "*Dockerfile"]
-    files = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    command = ["git", "ls-files", "-co", "--exclude-standard", "*Dockerfile"]
+    files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert len(files) >= 8
     lint("hadolint", *files)
 
@@ -55,8 +55,8 @@ def test_the_stand_ins_replace_what_is_pulled_and_nothing_else():
 
 def test_only_the_trainers_image_holds_the_launcher():
     """Its pipeline is run by the launcher; no other image copies launcher/ or may read it from the build context."""
-    listed = ["git", "ls-files", "-co", "--exclude-standard", "*Dockerfile"]
-    files = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    command = ["git", "ls-files", "-co", "--exclude-standard", "*Dockerfile"]
+    files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     texts = {file: (ROOT / file).read_text() + _ignore(file) for file in files if not file.startswith("tests/")}
     holders = {file for file, text in texts.items() if re.search(r"^(COPY .*|!)launcher\b", text, re.M)}
     assert holders == {"trainer/Dockerfile"}
@@ -79,13 +79,13 @@ def _ignore(file: str) -> str:
 )
 def test_an_image_has_what_its_modules_import(image, modules):
     """They load where nothing is installed but the packages of the image's lock file."""
-    locked = (ROOT / "requirements" / f"{image}.txt").read_text()
-    there = {_plain(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", locked, re.M)}
+    text = (ROOT / "requirements" / f"{image}.txt").read_text()
+    names = {_plain(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", text, re.M)}
     owners = packages_distributions().items()
-    absent = [name for name, given in owners if not there & {_plain(owner) for owner in given}]
+    absent = [name for name, distributions in owners if not names & {_plain(owner) for owner in distributions}]
     code = f"{ABSENT.format(names=absent)}\nimport {modules}"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr
 
 
 def _plain(name: str) -> str:

@@ -24,7 +24,7 @@ from trainer.export import export
 
 
 def small() -> tuple[problem.Problem, evaluate.Table]:
-    stated = problem.parse(
+    definition = problem.parse(
         """
 name: small
 title: Small
@@ -44,28 +44,28 @@ evaluation: {folds: 3, repeats: 1, inner_folds: 2, seed: 1}
     x = rng.normal(size=(90, 2))
     y = (x[:, 0] + rng.normal(size=90) > 0).astype(int)
     x[::9, 0] = np.nan
-    return stated, evaluate.Table(x, y, None)
+    return definition, evaluate.Table(x, y, None)
 
 
 def test_a_dask_cluster_gives_the_same_results():
     """Scores, out-of-fold probabilities, the picked grid point and the model's bytes are those of this machine."""
     from distributed import LocalCluster
 
-    stated, data = small()
-    here = evaluate.evaluate(stated, stated.candidates, data)
+    definition, data = small()
+    here = evaluate.evaluate(definition, definition.candidates, data)
     with (
         LocalCluster(
             n_workers=2, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=None
         ) as dask,
         cluster.backend(dask.scheduler_address),
     ):
-        there = evaluate.evaluate(stated, stated.candidates, data)
+        remote = evaluate.evaluate(definition, definition.candidates, data)
         assert dask.scheduler.transition_counter > 0, "the cluster did nothing"
-    for name in stated.candidates:
-        assert here[name].folds == there[name].folds
-        assert here[name].best == there[name].best
-        assert np.array_equal(here[name].oof, there[name].oof)
-        assert export(here[name].model, data.x, 0.5, "m") == export(there[name].model, data.x, 0.5, "m")
+    for name in definition.candidates:
+        assert here[name].folds == remote[name].folds
+        assert here[name].best == remote[name].best
+        assert np.array_equal(here[name].oof, remote[name].oof)
+        assert export(here[name].model, data.x, 0.5, "m") == export(remote[name].model, data.x, 0.5, "m")
 
 
 def test_no_scheduler_is_one_message(monkeypatch):
@@ -80,10 +80,10 @@ def test_no_scheduler_is_one_message(monkeypatch):
 
 def test_another_seed_gives_other_scores():
     """The equality above is no triviality."""
-    stated, data = small()
-    other = msgspec.structs.replace(stated, evaluation=msgspec.structs.replace(stated.evaluation, seed=2))
-    name = {"logistic-regression": stated.candidates["logistic-regression"]}
-    assert evaluate.evaluate(stated, name, data)["logistic-regression"].folds != (
+    definition, data = small()
+    other = msgspec.structs.replace(definition, evaluation=msgspec.structs.replace(definition.evaluation, seed=2))
+    name = {"logistic-regression": definition.candidates["logistic-regression"]}
+    assert evaluate.evaluate(definition, name, data)["logistic-regression"].folds != (
         evaluate.evaluate(other, name, data)["logistic-regression"].folds
     )
 
@@ -93,8 +93,10 @@ def scheduler() -> Iterator[str]:
     """A Dask scheduler without workers; its address."""
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=0, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=None) as made:
-        yield made.scheduler_address
+    with LocalCluster(
+        n_workers=0, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=None
+    ) as cluster_here:
+        yield cluster_here.scheduler_address
 
 
 @contextlib.contextmanager
@@ -186,9 +188,9 @@ def test_a_cluster_without_workers_is_one_message(monkeypatch):
 
 def test_a_worker_that_comes_later_with_another_trainer_does_nothing():
     """Each fold says which code it is for."""
-    stated, data = small()
+    definition, data = small()
     name = "logistic-regression"
-    search, fold = evaluate._search(stated, name, stated.candidates[name]), evaluate.plan(stated, data)[0]
+    search, fold = evaluate._search(definition, name, definition.candidates[name]), evaluate.plan(definition, data)[0]
     with pytest.raises(LabError, match="has other trainer code"):
         evaluate._run(name, search, data, fold, "0" * 64)
     assert len(evaluate._run(name, search, data, fold, cluster.CODE_SHA256).probability) == len(fold.test)

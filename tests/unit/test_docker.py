@@ -49,7 +49,7 @@ def script(compose: str = "2.26.1", server: str = "26.1", buildx: str = "0.13", 
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("exit 1", "beside Docker"),
         (script(compose="1.29.2"), "Compose 1.29.2"),
@@ -60,13 +60,13 @@ def script(compose: str = "2.26.1", server: str = "26.1", buildx: str = "0.13", 
         ("sleep 60", "does not answer within 1 s"),
     ],
 )
-def test_an_engine_that_is_not_fit(fake_docker, text, said):
+def test_an_engine_that_is_not_fit(fake_docker, text, message):
     """`auto` runs processes then; who asks for containers is told why not, and what to do."""
     fake_docker(text)
-    assert said in docker.fault().message
+    assert message in docker.fault().message
     assert "ENGINE=embedded" in docker.fault().remedy
     assert engine.choose(settings.load({})).NAME == "embedded"
-    with pytest.raises(LabError, match=said):
+    with pytest.raises(LabError, match=message):
         engine.choose(settings.load({"ENGINE": "docker"}))
 
 
@@ -101,7 +101,7 @@ def test_lite_is_one_or_nought(fake_docker):
 
 
 @pytest.mark.parametrize(
-    ("lite", "running", "needed", "way_out"),
+    ("lite", "states", "needed", "way_out"),
     [
         ("0", {}, "6000", "LITE=1"),
         ("1", {}, "1500", "ENGINE=embedded"),
@@ -109,11 +109,11 @@ def test_lite_is_one_or_nought(fake_docker):
         ("1", {"api": "exited 0", "s3": "created"}, "1500", "ENGINE=embedded"),
     ],
 )
-def test_too_little_memory(fake_docker, lite, running, needed, way_out):
+def test_too_little_memory(fake_docker, lite, states, needed, way_out):
     """What is not there yet needs, and the next smaller form of the lab."""
     fake_docker(script(info="echo 1000000000"))
     with pytest.raises(LabError, match=f"needs {needed} MB of memory; Docker may use 953 MB") as caught:
-        docker_preflight.check(settings.load({"LITE": lite}), [], running)
+        docker_preflight.check(settings.load({"LITE": lite}), [], states)
     assert way_out in caught.value.remedy
 
 
@@ -145,7 +145,7 @@ def test_a_clone_that_others_cannot_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "host", "lite", "said"),
+    ("limit", "host", "lite", "expectation"),
     [
         (10**9, "Debian", "0", True),
         (1, "Debian", "0", False),
@@ -153,13 +153,13 @@ def test_a_clone_that_others_cannot_read(tmp_path):
         (10**9, "", "1", False),
     ],
 )
-def test_few_memory_maps_are_a_note(fake_docker, tmp_path, monkeypatch, capsys, wanted, host, lite, said):
+def test_few_memory_maps_are_a_note(fake_docker, tmp_path, monkeypatch, capsys, limit, host, lite, expectation):
     """The kernel's limit is named with the command that raises it, and the lab starts: one node may have less."""
     if not Path("/proc/sys/vm/max_map_count").exists():
         pytest.skip("not Linux")
     answers = """*"config --format json") echo '{"services": {}}';; "ps "*) ;;"""
     fake_docker(script(info=f"echo {host}").replace("esac", f"{answers} esac"))
-    monkeypatch.setattr(docker_preflight, "MAP_COUNT", wanted)
+    monkeypatch.setattr(docker_preflight, "MAP_COUNT", limit)
     for name in ("MEMORY_MB", "ELASTIC_MEMORY_MB", "DISK_MB", "ELASTIC_DISK_MB"):
         monkeypatch.setattr(docker_preflight, name, 1)
     monkeypatch.setattr(preflight, "check_ports", lambda *_: None)
@@ -170,7 +170,7 @@ def test_few_memory_maps_are_a_note(fake_docker, tmp_path, monkeypatch, capsys, 
     docker.start(settings.load({**values, "LITE": lite}), Progress())
     out = capsys.readouterr().out
     assert "the services are up" in out
-    assert ("note: vm.max_map_count is" in out) == ("sudo sysctl -w vm.max_map_count=" in out) == said
+    assert ("note: vm.max_map_count is" in out) == ("sudo sysctl -w vm.max_map_count=" in out) == expectation
 
 
 def test_the_memory_asked_for_is_three_quarters_of_elastics_limits():

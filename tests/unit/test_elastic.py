@@ -29,13 +29,13 @@ def load(path):
 
 def leaves(properties, prefix=""):
     """Every field of a mapping by its dotted name, with its type; fields of fields too."""
-    found = {}
+    result = {}
     for name, field in properties.items():
         if "type" in field:
-            found[prefix + name] = field["type"]
-        found |= leaves(field.get("properties", {}), f"{prefix}{name}.")
-        found |= leaves(field.get("fields", {}), f"{prefix}{name}.")
-    return found
+            result[prefix + name] = field["type"]
+        result |= leaves(field.get("properties", {}), f"{prefix}{name}.")
+        result |= leaves(field.get("fields", {}), f"{prefix}{name}.")
+    return result
 
 
 MAPPINGS = load("component_templates/lab@mappings.json")["template"]["mappings"]
@@ -72,8 +72,8 @@ def test_every_mapped_field_is_an_events():
     rules = {name: rule for entry in MAPPINGS["dynamic_templates"] for name, rule in entry.items()}
     for group in ("features", "figures"):
         for kind in ("long", "double"):
-            wanted = {"path_match": f"lab.{group}.*", "match_mapping_type": kind, "mapping": {"type": "double"}}
-            assert rules[f"lab_{group}_{kind}"] == wanted
+            template = {"path_match": f"lab.{group}.*", "match_mapping_type": kind, "mapping": {"type": "double"}}
+            assert rules[f"lab_{group}_{kind}"] == template
 
 
 def test_the_index_template_wins_and_is_whole():
@@ -101,11 +101,11 @@ def test_the_datasets_are_the_same_everywhere():
 
 def test_every_view_has_a_data_stream_before_its_first_document():
     """Else a panel shows an error until the first trace comes. Each stream is made from the template named there."""
-    made = load("data_streams.json")
-    assert made.keys() == {"lab", "traces-apm@template"}
-    names = [name for streams in made.values() for name in streams]
+    data_streams = load("data_streams.json")
+    assert data_streams.keys() == {"lab", "traces-apm@template"}
+    names = [name for streams in data_streams.values() for name in streams]
     assert all(fnmatch.filter(names, pattern) for pattern in VIEWS.values())
-    assert made["traces-apm@template"] == ["traces-apm-default"]
+    assert data_streams["traces-apm@template"] == ["traces-apm-default"]
 
 
 def test_roles_reach_what_their_users_write_and_read():
@@ -124,9 +124,9 @@ def test_each_service_signs_in_as_its_own_user():
     (name, output) = parse(PIPELINE)["output"][0]
     apm = yaml.safe_load((SERVICES / "apm-server/apm-server.yml").read_text())["output.elasticsearch"]
     kibana = yaml.safe_load((SERVICES / "kibana/kibana.yml").read_text())
-    given = {output["user"]: output["password"], apm["username"]: apm["password"]}
+    passwords = {output["user"]: output["password"], apm["username"]: apm["password"]}
     assert name == "elasticsearch"
-    assert given == {user: "${" + USERS[user]["password"] + "}" for user in ("logstash_writer", "apm_writer")}
+    assert passwords == {user: "${" + USERS[user]["password"] + "}" for user in ("logstash_writer", "apm_writer")}
     assert kibana["elasticsearch.username"] == "kibana_system"
     assert kibana["elasticsearch.password"] == "${KIBANA_PASSWORD}"
 
@@ -147,7 +147,7 @@ def test_the_pipeline_keeps_every_line():
 
 
 @pytest.mark.parametrize(
-    "broken",
+    "text",
     [
         PIPELINE.rstrip()[:-1],
         PIPELINE + "}",
@@ -169,16 +169,16 @@ def test_the_pipeline_keeps_every_line():
         PIPELINE.replace("[event][id] and [error]", "[event][id] [error]"),
     ],
 )
-def test_the_parser_refuses_a_broken_pipeline(broken):
+def test_the_parser_refuses_a_broken_pipeline(text):
     """Else it would prove nothing."""
-    assert broken not in (PIPELINE, "")
+    assert text not in (PIPELINE, "")
     with pytest.raises(SyntaxError):
-        parse(broken)
+        parse(text)
 
 
 def test_every_reference_of_a_saved_object_resolves():
     """Dashboards name their data views twice, at the top and in the panel; ids are used once."""
-    assert len({(found["type"], found["id"]) for found in OBJECTS}) == len(OBJECTS)
+    assert len({(saved["type"], saved["id"]) for saved in OBJECTS}) == len(OBJECTS)
     for board in DASHBOARDS:
         panels = json.loads(board["attributes"]["panelsJSON"])
         within = {
@@ -210,9 +210,9 @@ def test_a_panel_uses_fields_that_there_are(panel):
         assert column.get("params", {}).get("orderBy", {}).get("columnId", "count") in {*columns, "count"}
     vis = state["visualization"]
     parts = vis.get("layers", [vis])
-    shown = [part.get("xAccessor") for part in parts] + [part.get("splitAccessor") for part in parts]
-    shown += [name for part in parts for name in part.get("accessors", [])] + [
+    accessors = [part.get("xAccessor") for part in parts] + [part.get("splitAccessor") for part in parts]
+    accessors += [name for part in parts for name in part.get("accessors", [])] + [
         c["columnId"] for c in vis.get("columns", [])
     ]
-    assert {name for name in shown if name} == set(columns)
+    assert {name for name in accessors if name} == set(columns)
     assert all(part["layerId"] == layer for part in parts)

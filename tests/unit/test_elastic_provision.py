@@ -23,8 +23,8 @@ BROKEN = (
 
 @pytest.fixture
 def server():
-    with stand_in() as made:
-        yield made
+    with stand_in() as handler:
+        yield handler
 
 
 @pytest.fixture
@@ -46,9 +46,9 @@ def test_setup_waits_and_can_run_again(setup, server, capsys):
     assert user == {"password": "password of lab_reader", "roles": ["lab_reader"]}
     assert setup.main(["elasticsearch"]) == 0
     assert server.kept == first
-    said = capsys.readouterr()
-    assert "(there)" in said.out
-    assert "password of" not in said.out + said.err
+    output = capsys.readouterr()
+    assert "(there)" in output.out
+    assert "password of" not in output.out + output.err
 
 
 @pytest.mark.parametrize("missing", [ECS, TRACES])
@@ -144,8 +144,8 @@ def test_smoke_says_what_is_missing(smoke, server, capsys):
     server.answers["/traces-apm*/_search?ignore_unavailable=true"] = {"hits": {"hits": []}}
     server.answers["/api/saved_objects/_export"] = b'{"missingRefCount": 1, "excludedObjectsCount": 0}'
     assert smoke.main() == 1
-    said = capsys.readouterr().out
-    assert "found    event" in said
-    assert "MISSING  trace" in said
-    assert "found    view" in said
-    assert "MISSING  boards" in said
+    output = capsys.readouterr().out
+    assert "found    event" in output
+    assert "MISSING  trace" in output
+    assert "found    view" in output
+    assert "MISSING  boards" in output

@@ -82,11 +82,11 @@ def _requests() -> list[Request]:
 
 
 def _arrived(server: Any) -> list[Request]:
-    found = {}
+    result = {}
     for method, path, body in server.asked:
         if not path.startswith(("/api/", "/model", "/predict")):
-            found[method, path, body] = method, unquote(path), json.loads(body) if body else None
-    return list(found.values())
+            result[method, path, body] = method, unquote(path), json.loads(body) if body else None
+    return list(result.values())
 
 
 def _call(method: str, path: str, body: Any) -> Call:
@@ -94,8 +94,10 @@ def _call(method: str, path: str, body: Any) -> Call:
     path, _, query = path.partition("?")
     for pattern, function in CALLS.items():
         if match := re.fullmatch(pattern, f"{method} {path}"):
-            said = {name: value == "true" if value in ("true", "false") else value for name, value in parse_qsl(query)}
-            return function, {**match.groupdict(), **said, **(body or {})}
+            options = {
+                name: value == "true" if value in ("true", "false") else value for name, value in parse_qsl(query)
+            }
+            return function, {**match.groupdict(), **options, **(body or {})}
     raise AssertionError(f"{method} {path} is no request that CALLS knows")
 
 
@@ -105,8 +107,8 @@ def _program(calls: list[Call], url: str) -> list[str]:
     lines = ['import { Client } from "@elastic/elasticsearch"']
     lines.append(f'const client = new Client({{node: "{url}", auth: {{username: "elastic", password: "right"}}}})')
     for name, more in UNLISTED.items():
-        (listed,) = re.findall(rf"^export type {name} = (.*) \| string;$", types, re.MULTILINE)
-        lines.append(f"/** @typedef {{{' | '.join([listed, *map(json.dumps, more)])}}} {name} */")
+        (union,) = re.findall(rf"^export type {name} = (.*) \| string;$", types, re.MULTILINE)
+        lines.append(f"/** @typedef {{{' | '.join([union, *map(json.dumps, more)])}}} {name} */")
     assert len(lines) == HEAD
     return lines + [_line(function, argument) for function, argument in calls]
 
@@ -141,9 +143,9 @@ def _mistaken(call: Call, path: str, value: Any) -> Call:
 @pytest.fixture(scope="module")
 def server():
     """A stand-in that was not asked anything yet, for the client."""
-    with stand_in() as made:
-        made.not_ready = 0
-        yield made
+    with stand_in() as handler:
+        handler.not_ready = 0
+        yield handler
 
 
 @pytest.fixture(scope="module")
@@ -157,14 +159,14 @@ def compiled(tmp_path_factory, server):
     (folder / "node_modules").symlink_to(MODULES)
     calls = [_call(*request) for request in _requests()]
     first = {call[0]: call for call in reversed(calls)}
-    wrong = [_mistaken(first[function], path, value) for function, path, value in MISTAKES]
-    for name, each in (("right.mjs", calls), ("wrong.mjs", wrong)):
+    mistakes = [_mistaken(first[function], path, value) for function, path, value in MISTAKES]
+    for name, each in (("right.mjs", calls), ("wrong.mjs", mistakes)):
         (folder / name).write_text("\n".join(_program(each, server.url)) + "\n")
     options = {"noEmit": True, "allowJs": True, "checkJs": True, "strict": True, "skipLibCheck": True}
     options |= {"target": "es2022", "module": "nodenext", "types": []}
     (folder / "tsconfig.json").write_text(json.dumps({"compilerOptions": options, "include": ["*.mjs"]}))
-    done = _node(folder, str(MODULES / "typescript/bin/tsc"), "--project", ".")
-    return folder, done.stdout + done.stderr
+    process = _node(folder, str(MODULES / "typescript/bin/tsc"), "--project", ".")
+    return folder, process.stdout + process.stderr
 
 
 def _node(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -173,28 +175,28 @@ def _node(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_every_request_has_its_type(compiled):
     """No key that there is not, no value of another type, no privilege by another name."""
-    _, said = compiled
-    assert "wrong.mjs" in said, said
-    assert "right.mjs" not in said, said
+    _, output = compiled
+    assert "wrong.mjs" in output, output
+    assert "right.mjs" not in output, output
 
 
 @pytest.mark.parametrize("number", range(len(MISTAKES)), ids=[f"{call} {path}" for call, path, _ in MISTAKES])
 def test_the_compiler_notices_a_mistake(compiled, number):
     """Else its word on the others would prove nothing."""
-    _, said = compiled
-    assert f"wrong.mjs({HEAD + number + 1}," in said, said
+    _, output = compiled
+    assert f"wrong.mjs({HEAD + number + 1}," in output, output
 
 
 def test_the_client_sends_the_same(compiled, server):
     """The same methods, paths, parameters and bodies: what was held to the types is what the scripts send."""
     folder, _ = compiled
-    done = _node(folder, "right.mjs")
-    assert done.returncode == 0, done.stderr
+    process = _node(folder, "right.mjs")
+    assert process.returncode == 0, process.stderr
     assert _arrived(server) == _requests()
 
 
 def test_the_client_is_of_the_images_version():
     """Its types are those of the Elasticsearch that is asked."""
-    given = json.loads((CLIENT / "package.json").read_text())["dependencies"]["@elastic/elasticsearch"]
-    (wanted,) = [setting.default for setting in SETTINGS if setting.name == "ELASTIC_VERSION"]
-    assert given.split(".")[:2] == wanted.split(".")[:2]
+    version = json.loads((CLIENT / "package.json").read_text())["dependencies"]["@elastic/elasticsearch"]
+    (default,) = [setting.default for setting in SETTINGS if setting.name == "ELASTIC_VERSION"]
+    assert version.split(".")[:2] == default.split(".")[:2]

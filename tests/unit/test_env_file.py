@@ -52,18 +52,18 @@ def test_what_is_written_is_read(tmp_path, values):
 @settings(max_examples=8, suppress_health_check=list(HealthCheck))
 def test_compose_reads_the_same(tmp_path, values):
     """`docker compose --env-file` gives every value as it was."""
-    named = {f"V{number}": value for number, value in enumerate(values)}
-    lines = "".join(f"      {name}: ${{{name}}}\n" for name in named)
+    variables = {f"V{number}": value for number, value in enumerate(values)}
+    lines = "".join(f"      {name}: ${{{name}}}\n" for name in variables)
     (tmp_path / "compose.yaml").write_text(f"services:\n  x:\n    image: x\n    environment:\n{lines}")
     (tmp_path / "x.env").unlink(missing_ok=True)
-    env_file.write(tmp_path / "x.env", named, "heading")
+    env_file.write(tmp_path / "x.env", variables, "heading")
     words = ["docker", "compose", "--env-file", "x.env", "config", "--format", "json"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    if "is not a docker command" in done.stderr:
+    process = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    if "is not a docker command" in process.stderr:
         pytest.skip("docker compose is not installed")
-    assert done.returncode == 0, done.stderr
-    read = json.loads(done.stdout)["services"]["x"]["environment"]
-    assert {name: value.replace("$$", "$") for name, value in read.items()} == named
+    assert process.returncode == 0, process.stderr
+    read = json.loads(process.stdout)["services"]["x"]["environment"]
+    assert {name: value.replace("$$", "$") for name, value in read.items()} == variables
 
 
 def test_what_the_user_wrote_stays(tmp_path):
@@ -111,9 +111,9 @@ def make(tmp_path_factory):
     def run(*words: str, **env: str) -> dict[str, str]:
         command = ["make", "--no-print-directory", "down", f"VENV={venv}", *words]
         env = {"PATH": "/usr/bin:/bin", **env}
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        process = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+        assert process.returncode == 0, process.stderr
+        return json.loads(process.stdout)
 
     return run
 
@@ -123,8 +123,8 @@ def make(tmp_path_factory):
 @settings(max_examples=40, suppress_health_check=list(HealthCheck))
 def test_make_hands_over_what_was_typed(make, value):
     """A value on make's command line reaches the lab as it stands there, but for spaces before it."""
-    seen = make(f"API_KEY={value}", "S3_BUCKET=", API_PORT="9")
-    assert seen["API_KEY"] == value.lstrip()
-    assert seen["S3_BUCKET"] == ""
-    assert {"API_KEY", "S3_BUCKET"} <= set(seen["LAB_SETTINGS"].split())
-    assert "API_PORT" not in seen["LAB_SETTINGS"].split()
+    output = make(f"API_KEY={value}", "S3_BUCKET=", API_PORT="9")
+    assert output["API_KEY"] == value.lstrip()
+    assert output["S3_BUCKET"] == ""
+    assert {"API_KEY", "S3_BUCKET"} <= set(output["LAB_SETTINGS"].split())
+    assert "API_PORT" not in output["LAB_SETTINGS"].split()

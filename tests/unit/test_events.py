@@ -109,10 +109,10 @@ def test_a_file_that_is_removed_in_the_middle_of_a_write(tmp_path, monkeypatch):
     real, files = os.write, list(tmp_path.iterdir())
 
     def write(file: int, data: bytes) -> int:
-        written = real(file, data)
+        size = real(file, data)
         while files:
             files.pop().unlink()
-        return written
+        return size
 
     monkeypatch.setattr(os, "write", write)
     writer.write([feedback(2)])

@@ -51,7 +51,7 @@ def champion(scores: list[float], name: str = "old", fingerprint: str = "old", *
             "old",
             "champion's recipe is refitted",
         ),
-        ({"a": result("a", BETTER, refused="no ONNX")}, None, "rejected", "a", "no ONNX"),
+        ({"a": result("a", BETTER, refusal="no ONNX")}, None, "rejected", "a", "no ONNX"),
         ({"a": result("a", [0.5, 0.6] * 5)}, None, "rejected", "a", "does not reach the floor"),
         ({"a": result("a", [math.nan] * 10)}, None, "rejected", "a", "does not reach the floor"),
         ({"a": result("a", GOOD)}, champion([0.7] * 10), "promoted", "a", "champion does not reach its floors"),
@@ -97,14 +97,14 @@ def test_a_promotion_on_changed_data_is_held_when_there_is_a_reason(scores):
     """Of the champion's own recipe as of another one; a person may force it. On the same data nothing is held."""
     name = "old" if scores is GOOD else "a"
     results = {name: result(name, scores, "new", data_md5="changed")}
-    asked = []
+    calls = []
 
     def holds(candidate):
-        asked.append(candidate)
+        calls.append(candidate)
         return ["its labels look wrong"]
 
     decision = gate.decide(results, champion(GOOD), CHOICE, folds=10, holds=holds)
-    assert (decision.action, decision.figures.holds, asked) == ("held", ["its labels look wrong"], [name])
+    assert (decision.action, decision.figures.holds, calls) == ("held", ["its labels look wrong"], [name])
     assert "its labels look wrong" in decision.reason
     forced = gate.decide(results, champion(GOOD), CHOICE, folds=10, holds=holds, accept=True)
     assert (forced.action, forced.figures.holds) == ("forced", ["its labels look wrong"])
@@ -154,8 +154,8 @@ def test_what_was_rolled_back_stays_rolled_back(history, barred):
 def test_errors_on_new_rows_are_judged_by_the_binomial_distribution(errors, rows, failures):
     """Against scipy's own distributions."""
     errors = min(errors, rows)
-    stated = Promise(value=0.5, low=0.0, high=1.0, method="counts", rows=700, failures=failures)
-    limit = hold.upper_limit(stated)
+    definition = Promise(value=0.5, low=0.0, high=1.0, method="counts", rows=700, failures=failures)
+    limit = hold.upper_limit(definition)
     assert limit == pytest.approx(stats.binomtest(failures, 700, alternative="less").proportion_ci(0.95).high)
     assert hold.chance(errors, rows, limit) == pytest.approx(stats.binom.sf(errors - 1, rows, limit), abs=1e-9)
 
@@ -167,8 +167,8 @@ IDS = [f"row {i}" for i in range(100)]
 def reasons_for(labels: np.ndarray, known: int, after: np.ndarray | None = None, threshold: float = 0.5) -> list[str]:
     """The reasons to hold a candidate trained on a hundred rows when the champion knew the first `known` of them."""
     values = hostile.card_values()
-    stated = {"value": 0.97, "low": 0.9, "high": 1.0, "method": "counts", "rows": 100, "failures": 3}
-    card = msgspec.convert({**values, "promises": {"accuracy": stated}}, cards.Card)
+    definition = {"value": 0.97, "low": 0.9, "high": 1.0, "method": "counts", "rows": 100, "failures": 3}
+    card = msgspec.convert({**values, "promises": {"accuracy": definition}}, cards.Card)
     before = np.array(hostile.expected(ROWS))
     present = hold.Rows(np.array(ROWS), labels)
     old = hold.Scored(IDS[:known], before[:known], 0.5)
@@ -210,12 +210,12 @@ def test_an_id_that_occurs_twice_names_two_rows():
 
 def test_wrong_labels_are_held_and_real_revisions_promoted():
     """A short form of `make simulate-gate`: one repeat of the cross-validation, and few runs."""
-    stated = simulate.with_repeats(CANCER, 1)
-    assert [(month, held) for month, held in simulate.real_revisions(stated) if held] == []
-    groups = stated.source.groups
+    definition = simulate.with_repeats(CANCER, 1)
+    assert [(month, reasons) for month, reasons in simulate.real_revisions(definition) if reasons] == []
+    groups = definition.source.groups
     for question, month in ((simulate.wrong_rows, groups[-1].month), (simulate.flipped_group, groups[-2].month)):
-        trained = simulate.train(stated, *simulate.revision(stated, month))
-        assert all(question(stated, trained, seed) for seed in range(2))
+        trained = simulate.train(definition, *simulate.revision(definition, month))
+        assert all(question(definition, trained, seed) for seed in range(2))
 
 
 def test_a_champion_with_a_hostile_recipe_runs_nothing(tmp_path, capsys):

@@ -132,8 +132,8 @@ def test_the_key_id_alone_is_not_enough(aws, monkeypatch):
     for service, operation in (("sts", "get_caller_identity"), ("s3", "list_buckets"), ("ecs", "list_clusters")):
         assert "Signature" in code(getattr(aws.client(service, secret="x" * 40), operation))
     assert ask(aws, "GET", "/", **signed(aws)).status == 200
-    for stated in ({}, {"X_Amz_Content_SHA256": ""}):
-        altered = signed(aws, method="PUT", path="/new", **stated)
+    for definition in ({}, {"X_Amz_Content_SHA256": ""}):
+        altered = signed(aws, method="PUT", path="/new", **definition)
         assert ask(aws, "PUT", "/new", b"<CreateBucketConfiguration/>", **altered).status in (400, 403), "another body"
     for minutes in (-20, 20):
         then = datetime.now(UTC) + timedelta(minutes=minutes)
@@ -199,8 +199,8 @@ def test_the_registry_wants_a_password(aws, path):
         *(("AWS", f"{later}.{'0' * 64}"), (aws.key_id, "x" * 40)),
     ]:
         assert status(user, password) == 401, user
-    for broken in ("Basic", "Basic !", "Basic ÿ", "Bearer x", credential(aws.key_id, "ecr")):
-        assert ask(aws, "GET", path, Authorization=broken.encode("latin-1")).status == 401
+    for header in ("Basic", "Basic !", "Basic ÿ", "Bearer x", credential(aws.key_id, "ecr")):
+        assert ask(aws, "GET", path, Authorization=header.encode("latin-1")).status == 401
     assert status(aws.key_id, aws.secret) not in (401, 403)
     data = aws.client("ecr").get_authorization_token()["authorizationData"][0]
     user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
@@ -335,21 +335,21 @@ def test_a_key_from_sts_is_let_in_and_its_policy_holds(aws):
     assert aws.client("ecr", key_id, secret, token).get_authorization_token()
     assert code(aws.client("s3", key_id, secret, token).create_bucket, Bucket="new") == "AccessDenied"
     assert code(aws.client("ecs", key_id, secret, token).list_clusters) == "AccessDeniedException"
-    for wrong in ((key_id, "x" * 40, token), (key_id, secret, None), (key_id, secret, token[:-1] + "x")):
-        assert code(aws.client("s3", *wrong).list_buckets)
+    for credentials in ((key_id, "x" * 40, token), (key_id, secret, None), (key_id, secret, token[:-1] + "x")):
+        assert code(aws.client("s3", *credentials).list_buckets)
     assert buckets(aws) == ["kept"]
 
 
 def test_the_load_balancers_name_leads_to_its_target_alone(aws):
     """Without a key, for any path: also those that are MiniStack's own elsewhere; a foreign page stays out."""
     paths = ["/predict?a=b%20c", "/health", "/_ministack/reset", "/v2/", "/oauth2/token", "/_aws/lambda-url/", "/a%2Fb"]
-    with serving(b"task") as (port, seen):
+    with serving(b"task") as (port, requests):
         name = balance(aws, port)
         for path in paths:
             for host in (name, f"{name.upper()}:{aws.port}", f"{name}."):
                 answer = ask(aws, "POST", path, b"body", Host=host)
                 assert (answer.status, answer.data) == (200, b"task"), path
-        assert list(dict.fromkeys(seen)) == paths
+        assert list(dict.fromkeys(requests)) == paths
         chunked = f"POST /chunked HTTP/1.1\nHost: {name}\nTransfer-Encoding: chunked\nConnection: close\n\n"
         assert raw(aws, f"{chunked}4\nbody\n0\n\n") == [200]
         assert ask(aws, "GET", "/", Host=name, Origin=f"http://{name}").status == 200
@@ -393,6 +393,6 @@ def test_it_does_not_start_with_a_key_that_can_be_guessed(tmp_path, key_id):
     """It says what to do."""
     known = environment(Emulator(1), tmp_path) | {"AWS_ACCESS_KEY_ID": key_id}
     command = [sys.executable, "-m", "localstack"]
-    done = subprocess.run(command, cwd=ROOT, env=known, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
-    assert "What to do: run `make up`" in done.stderr
+    process = subprocess.run(command, cwd=ROOT, env=known, capture_output=True, text=True, timeout=60, check=False)
+    assert process.returncode == 1
+    assert "What to do: run `make up`" in process.stderr

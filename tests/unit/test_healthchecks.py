@@ -32,11 +32,11 @@ def healthy(name: str, port: int) -> bool:
 @pytest.mark.parametrize("status", [200, 503])
 def test_a_service_is_well_when_its_status_is_200(name, status):
     """At the address it answers on, whatever the answer says besides."""
-    asked = []
+    paths = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            paths.append(self.path)
             self.send_response(status)
             self.end_headers()
             with contextlib.suppress(ConnectionError):  # bash reads the first line and leaves
@@ -48,7 +48,7 @@ def test_a_service_is_well_when_its_status_is_200(name, status):
     server = HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.handle_request, daemon=True).start()
     assert healthy(name, server.server_port) is (status == 200)
-    assert asked == [CHECKS[name][1]]
+    assert paths == [CHECKS[name][1]]
     server.server_close()
 
 

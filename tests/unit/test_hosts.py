@@ -19,7 +19,7 @@ OURS = allowed_hosts("lab.example.com")
 
 def ask(*headers: tuple[str, str], kind: str = "http") -> list[dict]:
     """What a guard with one host of its own sends; an empty list when it passes the request on."""
-    sent: list[dict] = []
+    messages: list[dict] = []
 
     async def app(scope, receive, send):
         pass
@@ -28,11 +28,11 @@ def ask(*headers: tuple[str, str], kind: str = "http") -> list[dict]:
         return {"type": f"{kind}.connect"}
 
     async def send(message):
-        sent.append(message)
+        messages.append(message)
 
     scope = {"type": kind, "headers": [(name.encode(), value.encode()) for name, value in headers]}
     asyncio.run(Guard(app, OURS)(scope, receive, send))
-    return sent
+    return messages
 
 
 def refused(*headers: tuple[str, str]) -> bool:
@@ -56,17 +56,17 @@ def test_a_host_is_let_in_by_its_name_alone(name, port):
 
 def test_an_answer_may_be_framed_by_its_own_pages_only():
     """The header comes beside those of the application."""
-    sent: list[dict] = []
+    messages: list[dict] = []
 
     async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": [(b"x", b"y")]})
 
     async def send(message):
-        sent.append(message)
+        messages.append(message)
 
     scope = {"type": "http", "headers": [(b"host", b"localhost")]}
     asyncio.run(Guard(app, OURS)(scope, send, send))
-    assert sent[0]["headers"] == [(b"x", b"y"), (b"content-security-policy", b"frame-ancestors 'self'")]
+    assert messages[0]["headers"] == [(b"x", b"y"), (b"content-security-policy", b"frame-ancestors 'self'")]
 
 
 def test_exactly_one_host_is_wanted():
@@ -100,9 +100,9 @@ def test_what_is_no_host_name_is_refused_with_a_remedy():
     """A scheme, a port, a wildcard, blanks within; case, blanks around and empty parts do not matter."""
     assert allowed_hosts("") == allowed_hosts(" , ") == LOOPBACK
     assert allowed_hosts(" Lab.Example.com, ,api,") == LOOPBACK | {"lab.example.com", "api"}
-    for wrong in ("http://lab.example.com", "lab.example.com:80", "*", "*.example.com", "a b", "[::1"):
+    for value in ("http://lab.example.com", "lab.example.com:80", "*", "*.example.com", "a b", "[::1"):
         with pytest.raises(LabError, match="not a host name") as error:
-            allowed_hosts(f"api,{wrong}")
+            allowed_hosts(f"api,{value}")
         assert "ALLOWED_HOSTS=" in error.value.remedy
 
 
@@ -134,5 +134,5 @@ def _said_as(user: int, values: settings.Settings) -> str:
             os._exit(0)
     os.close(writer)
     os.waitpid(child, 0)
-    with os.fdopen(reader) as said:
-        return said.read()
+    with os.fdopen(reader) as pipe:
+        return pipe.read()

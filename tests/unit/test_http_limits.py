@@ -57,7 +57,7 @@ def test_no_more_is_read_than_was_asked_for(url, path):
 def test_an_answer_that_trickles_is_given_up(url, monkeypatch):
     """Each wait is short, all of them together are not."""
     monkeypatch.setattr(http, "WHOLE_SECONDS", 1.0)
-    begun = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(http.UnreachableError, match="took more than 1 s"):
         http.request("GET", url + "/slow")
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - start < 10

@@ -71,7 +71,7 @@ def test_env_example_is_the_table():
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("folds: 10", "folds: ten", r"\$.evaluation.folds"),
         ("folds: 10", "fold: 10", "unknown field `fold`"),
@@ -84,10 +84,10 @@ def test_env_example_is_the_table():
         ("id: sample_code_number", "id: mitoses", "must be different columns"),
     ],
 )
-def test_a_fault_in_params_is_named(old, new, said):
+def test_a_fault_in_params_is_named(old, new, message):
     """A fault in params.yaml is refused with its place."""
     assert old in PARAMS
-    with pytest.raises(LabError, match=said):
+    with pytest.raises(LabError, match=message):
         problem.parse(PARAMS.replace(old, new, 1))
 
 
@@ -126,7 +126,7 @@ SHAPELESS = {
     "trainer/cluster.py": "chooses where the fits run",
     "trainer/lineage.py": "computes the fingerprint",
     "trainer/results.py": "keeps results in files",
-    "trainer/warned.py": "collects warnings",
+    "trainer/fit_warnings.py": "collects warnings",
 }
 
 
@@ -155,13 +155,13 @@ def test_the_code_hash_covers_all_that_shapes_a_model():
 
 def test_the_fingerprint_covers_the_versions_of_what_shapes_a_model(monkeypatch):
     """Another scikit-learn makes other models; another floor of the gate does not."""
-    stated = problem.load(ROOT / "params.yaml")
-    candidate = next(iter(stated.candidates.values()))
-    before = lineage.fingerprint(stated, candidate, "md5")
-    gate = msgspec.structs.replace(stated, choice=problem.Choice(alpha=0.01, floors={"recall": 0.5}))
+    definition = problem.load(ROOT / "params.yaml")
+    candidate = next(iter(definition.candidates.values()))
+    before = lineage.fingerprint(definition, candidate, "md5")
+    gate = msgspec.structs.replace(definition, choice=problem.Choice(alpha=0.01, floors={"recall": 0.5}))
     assert lineage.fingerprint(gate, candidate, "md5") == before
     monkeypatch.setattr(lineage, "version", lambda name: "9.9" if name == "scikit-learn" else version(name))
-    assert lineage.fingerprint(stated, candidate, "md5") != before
+    assert lineage.fingerprint(definition, candidate, "md5") != before
     assert "joblib" in lineage.shaping_packages("joblib.parallel.Parallel")
 
 
@@ -199,13 +199,13 @@ def test_a_full_disk_says_so(tmp_path):
     params = tmp_path / "params.yaml"
     params.write_text(PARAMS)
     (tmp_path / "data" / "dataset.csv").symlink_to("/dev/full")
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "trainer", "ingest", "--params", params], cwd=ROOT, capture_output=True, text=True
     )
-    assert done.returncode == 1
-    assert "the disk is full" in done.stderr
-    assert "free some space" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert process.returncode == 1
+    assert "the disk is full" in process.stderr
+    assert "free some space" in process.stderr
+    assert "Traceback" not in process.stderr
 
 
 def test_too_little_room_is_said_before_anything_starts(monkeypatch):

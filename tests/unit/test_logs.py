@@ -34,15 +34,15 @@ def test_no_service_writes_a_log_elsewhere():
 
 
 @pytest.mark.parametrize(
-    ("new", "old", "shown"), [(20, 5, "n5 … n19"), (2, 20, "o7 … o19 n0 n1"), (0, 0, "(no log yet)")]
+    ("new", "old", "expectation"), [(20, 5, "n5 … n19"), (2, 20, "o7 … o19 n0 n1"), (0, 0, "(no log yet)")]
 )
-def test_the_end_of_a_log_that_was_begun_anew(tmp_path, monkeypatch, new, old, shown):
+def test_the_end_of_a_log_that_was_begun_anew(tmp_path, monkeypatch, new, old, expectation):
     """It goes back into the file before."""
     monkeypatch.setattr(supervisor, "LOGS", tmp_path)
     for name, letter, lines in (("api.log", "n", new), ("api.log.1", "o", old)):
         if lines:
             (tmp_path / name).write_text("".join(f"{letter}{number}\n" for number in range(lines)))
-    found = supervisor.log_end(Settings({}), "api").split("\n")
-    first, _, rest = shown.partition(" … ")
-    assert (found[0], found[-len(rest.split()) :] if rest else []) == (first, rest.split())
-    assert len(found) == (15 if rest else 1)
+    end = supervisor.log_end(Settings({}), "api").split("\n")
+    first, _, rest = expectation.partition(" … ")
+    assert (end[0], end[-len(rest.split()) :] if rest else []) == (first, rest.split())
+    assert len(end) == (15 if rest else 1)

@@ -22,13 +22,13 @@ def load(described: dict[str, Any], onnx: bytes) -> model.Model:
 
 def test_a_sound_package_is_loaded(package):
     """Its probabilities are those of the trainer."""
-    loaded = load(*package)
-    given = loaded.probabilities(X.astype(np.float32))
-    assert np.abs(np.array(given) - predict(package[1], X)).max() < 1e-7
+    served = load(*package)
+    scores = served.probabilities(X.astype(np.float32))
+    assert np.abs(np.array(scores) - predict(package[1], X)).max() < 1e-7
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"model_sha256": "0" * 64}, "altered or cut short"),
         ({"schema_version": 99}, "schema version 99"),
@@ -38,10 +38,10 @@ def test_a_sound_package_is_loaded(package):
         ({"threshold": "high"}, "not valid"),
     ],
 )
-def test_an_unsound_package_is_refused(package, change, said):
+def test_an_unsound_package_is_refused(package, change, message):
     """The hash, the schema and the reference rows are each held."""
     described, onnx = package
-    with pytest.raises(LabError, match=said):
+    with pytest.raises(LabError, match=message):
         load({**described, **change}, onnx)
 
 
@@ -57,5 +57,5 @@ def test_a_package_of_the_first_release_is_served():
     """Written by its trainer on 26 November 2026, byte for byte: what is refused was never written by the lab."""
     folder = Path(__file__).parent / "schema-1"
     card, onnx = (folder / "card.json").read_bytes(), (folder / "model.onnx").read_bytes()
-    loaded = model.load("breast-cancer-wisconsin", 1, card, onnx)
-    assert loaded.label(loaded.probabilities(np.ones((1, 9), np.float32))[0]) == "benign"
+    served = model.load("breast-cancer-wisconsin", 1, card, onnx)
+    assert served.label(served.probabilities(np.ones((1, 9), np.float32))[0]) == "benign"

@@ -77,22 +77,22 @@ def test_the_same_ports():
             host, setting, _ = re.fullmatch(r"([\d.]+):\$\{(\w+)\}:(\d+)", port).groups()
             assert host == "127.0.0.1", name
             published.setdefault(name, set()).add(setting)
-    wanted = {service.name: {service.port, *service.more} for service in (*CONTAINERS, *ELASTIC)}
+    expectation = {service.name: {service.port, *service.more} for service in (*CONTAINERS, *ELASTIC)}
     profiles = {"dask-scheduler": {"DASK_PORT"}, "locust": {"LOCUST_PORT"}}
-    assert published == wanted | {name: ports for name, ports in profiles.items() if name in compose()}
+    assert published == expectation | {name: ports for name, ports in profiles.items() if name in compose()}
     assert {port for ports in published.values() for port in ports} <= {setting.name for setting in SETTINGS}
 
 
 @pytest.mark.parametrize("name", sorted(programs()))
 def test_the_same_environment(name):
     """The same names; and the same values, but for addresses, paths and secrets."""
-    there, here = container_environment(compose()[name]), process_environment(programs()[name])
+    container, here = container_environment(compose()[name]), process_environment(programs()[name])
     only = ONLY_CONTAINERS.get(name, set())
-    assert there.keys() - IMAGE_ONLY - only == here.keys() - IMAGE_ONLY - ONLY_PROCESSES.get(name, set())
-    for key in there.keys() & here.keys() - IMAGE_ONLY:
-        given = [str(there[key]), here[key]]
-        if not any(re.search(r"[$%/]|127\.0\.0\.1|0\.0\.0\.0|^\d+$", value) for value in given):
-            assert given[0] == given[1], key
+    assert container.keys() - IMAGE_ONLY - only == here.keys() - IMAGE_ONLY - ONLY_PROCESSES.get(name, set())
+    for key in container.keys() & here.keys() - IMAGE_ONLY:
+        values = [str(container[key]), here[key]]
+        if not any(re.search(r"[$%/]|127\.0\.0\.1|0\.0\.0\.0|^\d+$", value) for value in values):
+            assert values[0] == values[1], key
 
 
 @pytest.mark.parametrize("name", ["api", "dashboard", "mlflow"])
@@ -101,14 +101,14 @@ def test_the_same_command(name):
     service, program = compose()[name], programs()[name]
     text = (ROOT / service["build"]["dockerfile"]).read_text()
     words = re.findall(r'"((?:[^"\\]|\\.)*)"', re.findall(r"^CMD (\[.*\])$", text, re.M)[-1])
-    there = shlex.split(words[-1].partition("exec ")[2]) if words[0] == "sh" else words
+    command = shlex.split(words[-1].partition("exec ")[2]) if words[0] == "sh" else words
     here = [word.rpartition("/")[2] for word in shlex.split(program["command"])]
 
     def same(word: str) -> str:
         word = re.sub(r"%\(ENV_(\w+)\)s", r"$\1", word).rpartition("/")[2]
         return re.sub(r"^(127\.0\.0\.1|0\.0\.0\.0)?:?(\$\w+_PORT|8000|8501|5000)?$", "address", word)
 
-    assert [same(word) for word in there] == [same(word) for word in here]
+    assert [same(word) for word in command] == [same(word) for word in here]
 
 
 def test_every_container_is_confined():
@@ -163,11 +163,11 @@ def test_what_is_mounted_from_the_host_may_be_read_under_selinux():
     for name, service in compose().items():
         for volume in service.get("volumes", []):
             source, _, options = [*volume.split(":"), ""][:3]
-            given = set(filter(None, options.split(",")))
+            flags = set(filter(None, options.split(",")))
             if source.startswith("/"):
                 assert source in ("/var/run/docker.sock", "/dev/null")
-                assert not given & {"z", "Z"}
+                assert not flags & {"z", "Z"}
             elif source.startswith("."):
-                assert given == ({"z"} if name == "trainer" else {"ro", "z"}), (name, volume)
+                assert flags == ({"z"} if name == "trainer" else {"ro", "z"}), (name, volume)
             else:
-                assert not given & {"z", "Z"}, "the engine labels its own volumes"
+                assert not flags & {"z", "Z"}, "the engine labels its own volumes"

@@ -46,11 +46,11 @@ def test_a_further_positive_is_found_as_often_as_promised():
     plain = conformal = 0
     for _ in range(4_000):
         score = rng.normal(size=rows + 1)
-        seen, further = score[:-1], score[-1]
+        sample, further = score[:-1], score[-1]
         truth = np.ones(rows, dtype=np.int64)
         misses = threshold.allowed_misses(rows, recall)
-        conformal += further >= threshold.choose_threshold(truth, seen, misses) - 1e-12
-        plain += further >= np.sort(seen)[math.floor((1 - recall) * rows + 1e-9)]
+        conformal += further >= threshold.choose_threshold(truth, sample, misses) - 1e-12
+        plain += further >= np.sort(sample)[math.floor((1 - recall) * rows + 1e-9)]
     assert misses == 4
     assert plain / 4_000 < recall - 0.01
     assert recall - 0.005 <= conformal / 4_000 <= recall + 0.03
@@ -87,14 +87,14 @@ def test_promises_are_counts_of_distinct_rows():
     """The median over the repeats, rounded up; F1 from the sums (Forman and Scholz 2010)."""
     repeats = [Counts(48, 5, 95, 2), Counts(47, 4, 96, 3), Counts(49, 6, 94, 1), Counts(47, 5, 95, 3)]
     folds = {metric: [0.9, 0.95] for metric in ("recall", "specificity", "precision", "f1", "accuracy", "roc_auc")}
-    made = promise.promises(folds, repeats, rows=150, count=10)
-    assert (made["recall"].rows, made["recall"].failures) == (50, 3)
-    assert made["recall"].value == pytest.approx(1 - 3 / 50)
-    assert (made["specificity"].rows, made["specificity"].failures) == (100, 5)
-    assert (made["accuracy"].rows, made["accuracy"].failures) == (150, 7)
-    assert made["f1"].value == pytest.approx(2 * 191 / (2 * 191 + 20 + 9))
-    assert (made["roc_auc"].method, made["roc_auc"].failures) == ("folds", None)
-    for each in made.values():
+    figures = promise.promises(folds, repeats, rows=150, count=10)
+    assert (figures["recall"].rows, figures["recall"].failures) == (50, 3)
+    assert figures["recall"].value == pytest.approx(1 - 3 / 50)
+    assert (figures["specificity"].rows, figures["specificity"].failures) == (100, 5)
+    assert (figures["accuracy"].rows, figures["accuracy"].failures) == (150, 7)
+    assert figures["f1"].value == pytest.approx(2 * 191 / (2 * 191 + 20 + 9))
+    assert (figures["roc_auc"].method, figures["roc_auc"].failures) == ("folds", None)
+    for each in figures.values():
         assert each.low <= each.value <= each.high
 
 
@@ -113,8 +113,8 @@ def test_the_corrected_test_is_the_published_formula():
 def test_equal_differences_and_few_pairs_prove_nothing():
     """Two folds with equal differences have no variance to judge by."""
     assert significance.corrected_t_test([0.9, 0.8], [0.8, 0.7], 2).p_value == 1
-    shown = significance.Lead(gain=0.1, p_value=1e-9, pairs=9)
-    assert not shown.is_shown(0.05, 0.002)
+    lead = significance.Lead(gain=0.1, p_value=1e-9, pairs=9)
+    assert not lead.is_shown(0.05, 0.002)
     assert significance.Lead(gain=0.1, p_value=1e-9, pairs=10).is_shown(0.05, 0.002)
     assert not significance.corrected_t_test([math.nan] * 10, [0.5] * 10, 10).is_shown(0.05, 0.0)
 
@@ -145,8 +145,8 @@ def test_the_threshold_comes_from_one_grid_point(tmp_path):
     """
     data = evaluate.table(CANCER, typed(tmp_path, CANCER))
     candidate = Candidate(estimator="sklearn.neighbors.KNeighborsClassifier", grid={"n_neighbors": [3, 4, 5, 7]})
-    found = evaluate.evaluate(QUICK, {"k": candidate}, data)["k"]
-    scaled = found.oof * found.best["n_neighbors"]
+    outcome = evaluate.evaluate(QUICK, {"k": candidate}, data)["k"]
+    scaled = outcome.oof * outcome.best["n_neighbors"]
     assert np.abs(scaled - np.round(scaled)).max() < 1e-9
 
 

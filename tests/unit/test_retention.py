@@ -45,8 +45,8 @@ def names(folder: Path) -> set[str]:
 
 def test_the_defaults_are_those_of_the_settings():
     """So that an image that runs by itself deletes what the lab would."""
-    stated = {setting.name: setting.default for setting in SETTINGS}
-    assert Retention() == Retention(float(stated["EVENTS_DAYS"]), float(stated["EVENTS_MB"]))
+    definition = {setting.name: setting.default for setting in SETTINGS}
+    assert Retention() == Retention(float(definition["EVENTS_DAYS"]), float(definition["EVENTS_MB"]))
 
 
 FILE = st.tuples(st.integers(0, 200), st.integers(0, 400), st.booleans(), st.booleans())
@@ -58,29 +58,29 @@ FILE = st.tuples(st.integers(0, 200), st.integers(0, 400), st.booleans(), st.boo
 def test_no_file_goes_that_may_stay_and_none_stays_that_must_go(files, days, limit):
     """For any ages, sizes, open files and a reader's checkpoint."""
     with tempfile.TemporaryDirectory() as name:
-        folder, held = Path(name), []
+        folder, handles = Path(name), []
         paths = [make(folder, number, age + 0.5, size) for number, (age, size, _, _) in enumerate(files)]
         for path, (_, _, opened, _) in zip(paths, files, strict=True):
             if opened:
-                held.append(os.open(path, os.O_WRONLY))
-                retention.hold(held[-1])
+                handles.append(os.open(path, os.O_WRONLY))
+                retention.hold(handles[-1])
         done = [path.name for path, file in zip(paths, files, strict=True) if file[3]]
         (folder / "monitor.checkpoint").write_text("\n".join(done))
         prune(folder, Retention(days, limit / 1e6))
-        left = names(folder)
-        for file in held:
+        remainder = names(folder)
+        for file in handles:
             os.close(file)
-    whole = sum(size for path, (_, size, _, _) in zip(paths, files, strict=True) if path.name in left)
-    kept = [age for path, (age, *_) in zip(paths, files, strict=True) if path.name in left]
-    gone = [file for path, file in zip(paths, files, strict=True) if path.name not in left]
+    whole = sum(size for path, (_, size, _, _) in zip(paths, files, strict=True) if path.name in remainder)
+    ages = [age for path, (age, *_) in zip(paths, files, strict=True) if path.name in remainder]
+    losses = [file for path, file in zip(paths, files, strict=True) if path.name not in remainder]
     free = [age for age, _, opened, needless in files if not opened and needless]
-    assert {age for age, *_ in gone} <= set(free), "what is open or needed stays"
-    assert all(age + 0.5 < days for age in set(kept) & set(free)), "what is too old goes"
-    assert whole <= limit or not set(kept) & set(free), "as many go as must"
-    if gone:
-        youngest = min(gone)
+    assert {age for age, *_ in losses} <= set(free), "what is open or needed stays"
+    assert all(age + 0.5 < days for age in set(ages) & set(free)), "what is too old goes"
+    assert whole <= limit or not set(ages) & set(free), "as many go as must"
+    if losses:
+        youngest = min(losses)
         assert youngest[0] + 0.5 > days or whole + youngest[1] > limit, "and no more"
-        assert max(set(kept) & set(free), default=0) <= youngest[0], "the oldest first"
+        assert max(set(ages) & set(free), default=0) <= youngest[0], "the oldest first"
 
 
 IDLE = """
@@ -118,14 +118,14 @@ def test_an_idle_writer_keeps_its_file_until_it_is_killed(tmp_path):
 def test_a_checkpoint_that_cannot_be_read_keeps_everything(tmp_path, caplog, text):
     """Bytes that are no text, a line that names no event file, a folder, nothing; and it is logged."""
     old = make(tmp_path, 1, days=100)
-    broken = tmp_path / "monitor.checkpoint"
-    broken.mkdir() if text is None else broken.write_bytes(text)
+    checkpoint = tmp_path / "monitor.checkpoint"
+    checkpoint.mkdir() if text is None else checkpoint.write_bytes(text)
     (tmp_path / "other.checkpoint").write_text(f"{old.name}\n")
     prune(tmp_path, Retention(days=1))
     assert old.exists()
     assert "monitor.checkpoint cannot be read" in caplog.text or text == b""
     assert "1 event files are over the limits but kept" in caplog.text
-    broken.rmdir() if text is None else broken.unlink()
+    checkpoint.rmdir() if text is None else checkpoint.unlink()
     prune(tmp_path, Retention(days=1))
     assert not old.exists()
 
@@ -183,37 +183,37 @@ def test_writers_that_delete_at_once_do_not_harm_each_other(tmp_path):
     """None fails, every file is whole, the last event is there, and the limit holds."""
     for writer in start_writers(tmp_path, limit=20_000, size=200_000):
         assert writer.wait(120) == 0
-    kept = ids(tmp_path)
-    assert {"999", "1999", "2999", "3999"} & kept
-    assert len(kept) < 2000
+    remainder = ids(tmp_path)
+    assert {"999", "1999", "2999", "3999"} & remainder
+    assert len(remainder) < 2000
     prune(tmp_path, Retention(megabytes=0.2))
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 200_000
 
 
 def test_a_reader_with_a_checkpoint_sees_every_event(tmp_path):
     """While four writers delete whatever they may: no event goes before the reader has it."""
-    checkpoint, seen, offsets, done = tmp_path / "reader.checkpoint", set(), {}, set()
+    checkpoint, numbers, offsets, finished_files = tmp_path / "reader.checkpoint", set(), {}, set()
     checkpoint.touch()
     writers = start_writers(tmp_path, limit=5_000, size=0)
     while True:
         last = all(writer.poll() is not None for writer in writers)
         for path in sorted(tmp_path.glob("*.ndjson")):
-            if path.name in done:
+            if path.name in finished_files:
                 continue
             left = not events.is_open(path)
             with path.open("rb") as file:
                 file.seek(offsets.get(path.name, 0))
                 for line in file:
                     if line.endswith(b"\n"):
-                        seen.add(events.msgspec.json.decode(line)["event.id"])
+                        numbers.add(events.msgspec.json.decode(line)["event.id"])
                         offsets[path.name] = offsets.get(path.name, 0) + len(line)
             if left:
-                done.add(path.name)
+                finished_files.add(path.name)
         part = checkpoint.with_suffix(".part")
-        part.write_text("\n".join(done & names(tmp_path)))
+        part.write_text("\n".join(finished_files & names(tmp_path)))
         part.replace(checkpoint)
         if last:
             break
     assert [writer.returncode for writer in writers] == [0] * 4
-    assert seen == {str(number) for number in range(4000)}
-    assert len(names(tmp_path)) < len(done), "some were deleted"
+    assert numbers == {str(number) for number in range(4000)}
+    assert len(names(tmp_path)) < len(finished_files), "some were deleted"

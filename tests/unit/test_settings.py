@@ -45,12 +45,12 @@ def env_file(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def drawn():
+def fresh_settings():
     return settings.load(settings.draw(settings.load({})))
 
 
-def with_(drawn, **changes: str) -> settings.Settings:
-    return settings.Settings({**drawn.values, **changes})
+def with_(fresh_settings, **changes: str) -> settings.Settings:
+    return settings.Settings({**fresh_settings.values, **changes})
 
 
 def test_only_what_was_meant_counts(monkeypatch):
@@ -60,8 +60,8 @@ def test_only_what_was_meant_counts(monkeypatch):
     monkeypatch.setenv("API_WORKERS", "2")
     monkeypatch.setenv("MLFLOW_PORT", "5010")
     monkeypatch.setenv(NAMES, "MLFLOW_PORT HOME S3_PORT")
-    found = settings.load()
-    assert (found["API_PORT"], found["MLFLOW_PORT"], found.values["S3_SECRET_KEY"]) == ("8000", "5010", "")
+    result = settings.load()
+    assert (result["API_PORT"], result["MLFLOW_PORT"], result.values["S3_SECRET_KEY"]) == ("8000", "5010", "")
     note = settings.ignored()
     assert "API_PORT, S3_SECRET_KEY" in note
     assert not re.search("MLFLOW|WORKERS|another|8010", note)
@@ -96,19 +96,19 @@ def test_an_empty_value_is_the_tables(env_file):
         ("PARAMS", "a\tb"),
     ],
 )
-def test_a_value_that_nothing_starts_with(drawn, name, value):
+def test_a_value_that_nothing_starts_with(fresh_settings, name, value):
     """It is refused by the setting's name, and a secret is not shown."""
     with pytest.raises(LabError, match=name) as caught:
-        values.check(with_(drawn, **{name: value}))
+        values.check(with_(fresh_settings, **{name: value}))
     if name.endswith("KEY"):
         assert value not in str(caught.value)
 
 
 @pytest.mark.parametrize("bucket", ["lab", "a.b-c", "0" * 63])
-def test_values_that_are_right(drawn, bucket):
+def test_values_that_are_right(fresh_settings, bucket):
     """The defaults with fresh secrets, and whatever S3 takes for a bucket."""
     key = "any 'printable' \"ASCII\" $value"
-    values.check(with_(drawn, S3_BUCKET=bucket, API_KEY=key, MLFLOW_URL="https://mlflow.example:8443/x"))
+    values.check(with_(fresh_settings, S3_BUCKET=bucket, API_KEY=key, MLFLOW_URL="https://mlflow.example:8443/x"))
 
 
 @pytest.mark.parametrize(
@@ -119,19 +119,19 @@ def test_values_that_are_right(drawn, bucket):
         (CONTAINERS, "S3_PORT", "S3_CONSOLE_PORT"),
     ],
 )
-def test_two_ports_of_one_service(drawn, services, one, other):
+def test_two_ports_of_one_service(fresh_settings, services, one, other):
     """They clash like those of two services."""
     with pytest.raises(LabError, match="both need port") as caught:
-        preflight.check_ports(with_(drawn, **{one: "12000", other: "12000"}), services)
+        preflight.check_ports(with_(fresh_settings, **{one: "12000", other: "12000"}), services)
     assert {one, other} <= set(caught.value.message.split())
 
 
 @pytest.mark.parametrize("offset", [0, GRPC_OFFSET])
-def test_the_advice_for_a_taken_port_can_be_followed(drawn, offset):
+def test_the_advice_for_a_taken_port_can_be_followed(fresh_settings, offset):
     """Whichever of S3's two ports is taken: the port in the advice is near, and with it the check passes."""
-    taken: set[int] = set()
-    ports = {s.name: str(free_port(taken)) for s in SETTINGS if s.port}
-    mine = with_(drawn, **ports)
+    ports_in_use: set[int] = set()
+    ports = {s.name: str(free_port(ports_in_use)) for s in SETTINGS if s.port}
+    mine = with_(fresh_settings, **ports)
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", mine.port("S3_PORT") + offset))
         holder.listen()
@@ -144,14 +144,14 @@ def test_the_advice_for_a_taken_port_can_be_followed(drawn, offset):
         preflight.check_ports(mine, SERVICES, {holder.getsockname()[1]})
 
 
-def test_advice_at_the_end_of_the_range(drawn):
+def test_advice_at_the_end_of_the_range(fresh_settings):
     """No port above 65535 is named, and not the one that is taken."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
         with pytest.raises(LabError, match="in use") as caught:
-            preflight.check_ports(with_(drawn, API_PORT=str(port)), CONTAINERS[:1])
+            preflight.check_ports(with_(fresh_settings, API_PORT=str(port)), CONTAINERS[:1])
     advice = int(caught.value.remedy.rpartition("=")[2])
     assert 1_024 <= advice <= 65_535
     assert advice != port
@@ -170,22 +170,22 @@ def test_each_container_has_its_own_secrets_only():
         assert set(re.findall(r"\$\{(\w+)", text)) & secret == SECRETS.get(name, set()), name
 
 
-def test_compose_asks_the_shell_for_nothing(monkeypatch, drawn):
+def test_compose_asks_the_shell_for_nothing(monkeypatch, fresh_settings):
     """Every variable in compose.yaml has the lab's value, whatever the shell holds under that name."""
     monkeypatch.setattr(docker_preflight, "_info", lambda _form: "")
-    asked = set(re.findall(r"\$\{(\w+)", (ROOT / "compose.yaml").read_text()))
-    for name in asked - {"DOCKER_GID"}:
+    names = set(re.findall(r"\$\{(\w+)", (ROOT / "compose.yaml").read_text()))
+    for name in names - {"DOCKER_GID"}:
         monkeypatch.setenv(name, "of-another-project")
-    told = compose.environment(drawn)
-    assert [name for name in sorted(asked) if told.get(name) in (None, "of-another-project")] == []
+    variables = compose.environment(fresh_settings)
+    assert [name for name in sorted(names) if variables.get(name) in (None, "of-another-project")] == []
 
 
-def test_composes_own_variables_still_count(monkeypatch, drawn, env_file):
+def test_composes_own_variables_still_count(monkeypatch, fresh_settings, env_file):
     """COMPOSE_PROFILES comes from the shell or from .env, as Compose itself reads it."""
     monkeypatch.setattr(docker_preflight, "_info", lambda _form: "")
     monkeypatch.setattr(compose, "DOTENV", env_file)
     env_file.write_text("COMPOSE_PROFILES=dask\n")
     monkeypatch.delenv("COMPOSE_PROFILES", raising=False)
-    assert compose.environment(with_(drawn, LITE="1"))["COMPOSE_PROFILES"] == "dask"
+    assert compose.environment(with_(fresh_settings, LITE="1"))["COMPOSE_PROFILES"] == "dask"
     monkeypatch.setenv("COMPOSE_PROFILES", "locust,dask")
-    assert compose.environment(with_(drawn, LITE="0"))["COMPOSE_PROFILES"] == "locust,dask,elastic"
+    assert compose.environment(with_(fresh_settings, LITE="0"))["COMPOSE_PROFILES"] == "locust,dask,elastic"

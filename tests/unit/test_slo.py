@@ -6,17 +6,17 @@ import pytest
 
 from lab.errors import LabError
 from loadtests import slo
-from loadtests.slo import Route, Seen
+from loadtests.slo import Figures, Route
 
 LIMITS = slo.Slo(failed_share=0.001, p99_ms={"/predict": 100, "/feedback": 50})
 
 
-def seen(failures: int = 0, p99: float = 10, exceptions: int = 0, feedback: int = 1000) -> Seen:
-    return Seen({"/predict": Route(9000, failures, p99), "/feedback": Route(feedback, 0, 10)}, exceptions)
+def seen(failures: int = 0, p99: float = 10, exceptions: int = 0, feedback: int = 1000) -> Figures:
+    return Figures({"/predict": Route(9000, failures, p99), "/feedback": Route(feedback, 0, 10)}, exceptions)
 
 
 @pytest.mark.parametrize(
-    ("run", "said"),
+    ("run", "message"),
     [
         (seen(), []),
         (seen(failures=10), []),
@@ -24,15 +24,15 @@ def seen(failures: int = 0, p99: float = 10, exceptions: int = 0, feedback: int 
         (seen(p99=100.5), ["p99 of /predict is 100.5 ms"]),
         (seen(feedback=0), ["/feedback was not asked once"]),
         (seen(exceptions=2), ["raised 2 times"]),
-        (Seen({}, 0), ["no request was made"]),
+        (Figures({}, 0), ["no request was made"]),
         (seen(failures=5000, p99=900), ["requests failed", "p99 of /predict"]),
     ],
 )
-def test_every_broken_limit_is_said(run, said):
+def test_every_broken_limit_is_said(run, message):
     """And no other: a tenth of a percent may fail."""
-    found = slo.faults(LIMITS, run)
-    assert len(found) == len(said)
-    assert all(part in fault for part, fault in zip(said, found, strict=True))
+    violations = slo.faults(LIMITS, run)
+    assert len(violations) == len(message)
+    assert all(part in fault for part, fault in zip(message, violations, strict=True))
 
 
 def test_the_limits_of_the_repository_are_read():

@@ -17,10 +17,10 @@ def programs(folder: Path, **values: str) -> dict:
     """The programs of a lab in `folder`, as supervisord reads them."""
     for name in ("run", "log", "seaweedfs"):
         (folder / ".lab" / name).mkdir(parents=True, exist_ok=True)
-    drawn = settings.load(settings.draw(settings.load({})) | values)
+    fresh = settings.load(settings.draw(settings.load({})) | values)
     places = {"LAB_STATE": str(folder / ".lab"), "LAB_ROOT": str(folder), "LAB_BIN": str(folder / ".venv" / "bin")}
     supervisord.VALUES.clear()
-    supervisord.VALUES.update(supervisor._told(drawn) | places)
+    supervisord.VALUES.update(supervisor._values(fresh) | places)
     options = supervisord.Options()
     options.realize(["-c", str(ROOT / "services" / "supervisord.conf"), "-n"])
     return {program.name: program for group in options.process_group_configs for program in group.process_configs}
@@ -41,13 +41,13 @@ def test_a_folder_is_what_supervisord_takes_it_for(tmp_path, monkeypatch, charac
     folder = tmp_path / f"a {character}b"
     monkeypatch.setattr(preflight, "ROOT", folder)
     monkeypatch.setattr(preflight, "STATE", tmp_path / ".lab")
-    if said := refusal():
-        assert f"has {character} in it" in said
+    if message := refusal():
+        assert f"has {character} in it" in message
         return
-    made = programs(folder)
-    assert made["api"].stdout_logfile == str(folder / ".lab" / "log" / "api.log")
-    assert made["api"].environment["EVENTS_DIR"] == str(folder / ".lab" / "events")
-    assert made["s3"].command.startswith(f'"{folder}/.venv/bin/weed" ')
+    configuration = programs(folder)
+    assert configuration["api"].stdout_logfile == str(folder / ".lab" / "log" / "api.log")
+    assert configuration["api"].environment["EVENTS_DIR"] == str(folder / ".lab" / "events")
+    assert configuration["s3"].command.startswith(f'"{folder}/.venv/bin/weed" ')
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,6 @@ def test_a_folder_is_what_supervisord_takes_it_for(tmp_path, monkeypatch, charac
 )
 def test_a_key_reaches_its_services_as_it_is(tmp_path, key):
     """Whatever supervisord would make of it, and nothing of another setting comes with it."""
-    made = programs(tmp_path, API_KEY=key)
-    assert {made[name].environment["API_KEY"] for name in ("api", "dashboard")} == {key}
-    assert made["api"].environment.keys() == programs(tmp_path)["api"].environment.keys()
+    configuration = programs(tmp_path, API_KEY=key)
+    assert {configuration[name].environment["API_KEY"] for name in ("api", "dashboard")} == {key}
+    assert configuration["api"].environment.keys() == programs(tmp_path)["api"].environment.keys()

@@ -38,16 +38,16 @@ def with_source(tmp_path: Path, text: str, **changes):
     return msgspec.structs.replace(CANCER, source=source, **changes)
 
 
-def typed(tmp_path: Path, stated):
-    ingest.write(*ingest.ingest(stated), tmp_path / "dataset.csv")
-    return validate.validate(stated, validate.read(tmp_path / "dataset.csv"))
+def typed(tmp_path: Path, definition):
+    ingest.write(*ingest.ingest(definition), tmp_path / "dataset.csv")
+    return validate.validate(definition, validate.read(tmp_path / "dataset.csv"))
 
 
 @pytest.mark.parametrize(("until", "rows"), [("1989-01", 367), ("1990-03", 468), ("1991-11", 699), ("", 699)])
 def test_until_chooses_the_dated_groups(until, rows):
     """A month gives the revision of the data that was there at its end."""
-    stated = msgspec.structs.replace(CANCER, data=problem.Data(until=until))
-    assert len(ingest.ingest(stated)[1]) == rows
+    definition = msgspec.structs.replace(CANCER, data=problem.Data(until=until))
+    assert len(ingest.ingest(definition)[1]) == rows
 
 
 def test_the_same_rows_are_the_same_bytes(tmp_path):
@@ -59,26 +59,28 @@ def test_the_same_rows_are_the_same_bytes(tmp_path):
 
 def test_the_report_has_the_figures_of_the_table(tmp_path):
     """16 missing values, all in bare nuclei; 645 distinct ids; repeats are reported."""
-    found = validate.report(CANCER, typed(tmp_path, CANCER))
-    assert found["missing"].pop("bare_nuclei") == 16
-    assert set(found["missing"].values()) == {0}
-    assert (found["rows"], found["distinct_ids"], found["classes"]["malignant"]) == (699, 645, 241)
+    report = validate.report(CANCER, typed(tmp_path, CANCER))
+    assert report["missing"].pop("bare_nuclei") == 16
+    assert set(report["missing"].values()) == {0}
+    assert (report["rows"], report["distinct_ids"], report["classes"]["malignant"]) == (699, 645, 241)
 
 
 def test_an_altered_source_is_refused(tmp_path):
     """A byte that changed is found by its hash."""
-    stated = with_source(tmp_path, SOURCE.replace("1000025", "1000026", 1))
-    stated = msgspec.structs.replace(stated, source=msgspec.structs.replace(stated.source, sha256=CANCER.source.sha256))
+    definition = with_source(tmp_path, SOURCE.replace("1000025", "1000026", 1))
+    definition = msgspec.structs.replace(
+        definition, source=msgspec.structs.replace(definition.source, sha256=CANCER.source.sha256)
+    )
     with pytest.raises(LabError, match="was altered"):
-        ingest.ingest(stated)
+        ingest.ingest(definition)
 
 
 def test_a_missing_source_is_one_message(tmp_path):
     """The path and what to do are in it."""
-    stated = with_source(tmp_path, "")
-    Path(stated.source.path).unlink()
+    definition = with_source(tmp_path, "")
+    Path(definition.source.path).unlink()
     with pytest.raises(LabError, match="cannot read the source"):
-        ingest.ingest(stated)
+        ingest.ingest(definition)
 
 
 @pytest.mark.parametrize("line", ["1,5,1,1,1,2,1,3,1,1", "1,5,1,1,1,2,1,3,1,1,2,2"])
@@ -183,26 +185,26 @@ def test_what_can_be_exported_can_be_served(tmp_path, monkeypatch, estimator, ch
     inspect(export(model, data.x, 0.5, "model"))
 
 
-def finished(tmp_path: Path, stated: problem.Problem, **changes) -> tuple[Result, bytes]:
+def finished(tmp_path: Path, definition: problem.Problem, **changes) -> tuple[Result, bytes]:
     """The end of the training of a logistic regression."""
-    data = evaluate.table(stated, typed(tmp_path, CANCER))
+    data = evaluate.table(definition, typed(tmp_path, CANCER))
     candidate = problem.Candidate(estimator="sklearn.linear_model.LogisticRegression", settings=changes)
-    model = evaluate.build(stated, "x", candidate).fit(data.x, data.y)
+    model = evaluate.build(definition, "x", candidate).fit(data.x, data.y)
     oof = model.predict_proba(data.x)[None, :, 1]
     repeats = [metrics.counts_at(data.y, oof[0], 0.5)]
-    found = evaluate.Evaluated({"roc_auc": [1.0, 0.9]}, repeats, oof, model, {})
-    return finish(stated, "x", candidate, found, data, "")
+    outcome = evaluate.Evaluated({"roc_auc": [1.0, 0.9]}, repeats, oof, model, {})
+    return finish(definition, "x", candidate, outcome, data, "")
 
 
 def test_what_the_api_would_refuse_is_refused_when_it_is_trained(tmp_path):
     """By the API's own check, with its reason; the gate promotes nothing that is refused."""
     result, model = finished(tmp_path, CANCER)
-    assert (result.refused, bool(model)) == ("", True)
+    assert (result.refusal, bool(model)) == ("", True)
     wide = msgspec.structs.replace(CANCER.features["mitoses"], type="real", max=1e300)
-    stated = msgspec.structs.replace(CANCER, features={**CANCER.features, "mitoses": wide})
-    result, model = finished(tmp_path, stated)
-    assert "the API would not serve it" in result.refused
-    assert "bounds of mitoses" in result.refused
+    definition = msgspec.structs.replace(CANCER, features={**CANCER.features, "mitoses": wide})
+    result, model = finished(tmp_path, definition)
+    assert "the API would not serve it" in result.refusal
+    assert "bounds of mitoses" in result.refusal
     assert model == b""
     assert gate.decide({"x": result}, None, problem.Choice(), folds=2).action == "rejected"
 
@@ -233,20 +235,20 @@ print(hashlib.sha256(export(make_pipeline(KNeighborsClassifier(3)).fit(x, x[:, 0
 
 def test_a_bad_candidate_is_named():
     """An estimator that is not there, gives no probabilities, or has no such parameter."""
-    for candidate, said in [
+    for candidate, message in [
         (problem.Candidate(estimator="sklearn.linear_model.Nothing"), "cannot make"),
         (problem.Candidate(estimator="sklearn.svm.LinearSVC"), "no probabilities"),
         (problem.Candidate(estimator="sklearn.linear_model.LogisticRegression", grid={"D": [1]}), "has no D"),
     ]:
-        with pytest.raises(LabError, match=said):
+        with pytest.raises(LabError, match=message):
             evaluate.build(CANCER, "mine", candidate)
 
 
 def test_the_card_keeps_the_order_of_the_models_inputs():
     """Also when params.yaml has had its features in another order since the training."""
     turned = msgspec.structs.replace(CANCER, features=dict(reversed(CANCER.features.items())))
-    written = cards.encode(make_card(turned, result("a", [1.0, 1.0]), "run", "commit", False))
-    described = msgspec.json.decode(written)
+    text = cards.encode(make_card(turned, result("a", [1.0, 1.0]), "run", "commit", False))
+    described = msgspec.json.decode(text)
     assert [feature["name"] for feature in described["features"]] == list(CANCER.features)
     assert list(described["params"]["features"]) == list(turned.features)
 

@@ -79,11 +79,11 @@ def test_a_hostile_package_is_refused(served, name):
     before = psutil.Process().memory_info().rss
     follower.poll()
     assert psutil.Process().memory_info().rss < before + 80 * 2**20
-    told = client.get("/readyz").json
-    assert (told["version"], told["refused"]["version"]) == (1, number)
-    assert told["look_age_seconds"] < 60
+    state = client.get("/readyz").json
+    assert (state["version"], state["refused"]["version"]) == (1, number)
+    assert state["look_age_seconds"] < 60
     assert alerts(folder)[-1]["labels.model_version"] == str(number)
-    assert alerts(folder)[-1]["message"] == f"version {number} is refused: {told['refused']['reason']}"
+    assert alerts(folder)[-1]["message"] == f"version {number} is refused: {state['refused']['reason']}"
     answer = client.post("/predict", json=GOOD).json
     assert answer["probability"] == pytest.approx(hostile.expected([[1.0, 0.5]])[0], abs=1e-5)
 
@@ -98,9 +98,9 @@ def test_what_is_kept_or_baked_is_tried_too(served, tmp_path):
             **{f"{each}_DIR": str(tmp_path / name / each) for each in ("EVENTS", "KEEP", "METRICS")},
             "FOLLOW_SECONDS": "3600",
         }
-        kept = hostile.put(Path(config["KEEP_DIR"]), 9, corpus.PACKAGES[name])
+        path = hostile.put(Path(config["KEEP_DIR"]), 9, corpus.PACKAGES[name])
         assert create_app(config).test_client().get("/readyz").status_code == 503
-        kept.write_bytes(kept.read_bytes() + bytes(34 * 2**20))
+        path.write_bytes(path.read_bytes() + bytes(34 * 2**20))
         assert create_app(config).test_client().get("/readyz").status_code == 503
     folder = tmp_path / "package"
     folder.mkdir()
@@ -141,8 +141,8 @@ def test_what_is_no_probability_is_no_answer(served, result):
     follower.poll()
     assert client.get("/readyz").json["version"] == number
     before = len(alerts(folder))
-    odd = {"a": 7.0, "b": 0.0}
-    for path, body in (("/predict", odd), ("/predict/batch", {"instances": [GOOD, odd, GOOD]})):
+    record = {"a": 7.0, "b": 0.0}
+    for path, body in (("/predict", record), ("/predict/batch", {"instances": [GOOD, record, GOOD]})):
         recorded = len(written(folder / "EVENTS"))
         answer = client.post(path, json=body)
         assert (answer.status_code, answer.content_type) == (500, "application/problem+json")
@@ -173,38 +173,38 @@ def test_rounding_beyond_one_is_cut_off(served):
 def test_no_row_of_the_table_is_given_away(served):
     """GET /model has the card without the self-test's rows, and all the rest of it."""
     card = served[0].get("/model").json["card"]
-    wanted = msgspec.json.decode(hostile.package(hostile.SOUND)[0])
-    del wanted["self_test"]
-    assert card == wanted
+    described = msgspec.json.decode(hostile.package(hostile.SOUND)[0])
+    del described["self_test"]
+    assert card == described
 
 
 def test_a_model_is_read_as_what_was_inspected():
     """Four bytes could make ONNX Runtime take the file for its own format, in which nothing was inspected."""
-    made = hostile.proto(hostile.graph(hostile.dense()))
-    made.producer_name = "ORTM"
-    model = hostile.written(made)
+    proto = hostile.proto(hostile.graph(hostile.dense()))
+    proto.producer_name = "ORTM"
+    model = hostile.written(proto)
     assert model[4:8] == b"ORTM"
     trial.verify(hostile.NAME, *hostile.package(model))
-    given = package.score(package.open_session(model), np.array([[1, 2]], np.float32))
-    assert given == pytest.approx(hostile.expected([[1.0, 2.0]]), abs=1e-5)
+    scores = package.score(package.open_session(model), np.array([[1, 2]], np.float32))
+    assert scores == pytest.approx(hostile.expected([[1.0, 2.0]]), abs=1e-5)
 
 
 def test_the_trial_is_of_the_same_bytes(monkeypatch):
     """What was found sound is not tried again; another card or model is, and so is what was refused."""
-    tried = []
+    packages = []
     real = trial._try
-    monkeypatch.setattr(trial, "_try", lambda *files: tried.append(files) or real(*files))
+    monkeypatch.setattr(trial, "_try", lambda *files: packages.append(files) or real(*files))
     trial._sound.clear()
-    sound, odd = hostile.package(hostile.SOUND), corpus.PACKAGES["a little more"]
+    sound, variant = hostile.package(hostile.SOUND), corpus.PACKAGES["a little more"]
     other = hostile.package(hostile.SOUND, {**hostile.card_values(), "title": "Other"})
     for files in (sound, sound, other, other):
         trial.verify(hostile.NAME, *files)
     for _ in range(2):
         with pytest.raises(LabError):
-            trial.verify(hostile.NAME, *odd)
+            trial.verify(hostile.NAME, *variant)
     with pytest.raises(LabError, match="altered or cut short"):
         trial.verify(hostile.NAME, sound[0], hostile.CIRCLE)
-    assert tried == [sound, other, odd, odd]
+    assert packages == [sound, other, variant, variant]
 
 
 @pytest.fixture
@@ -239,10 +239,10 @@ def test_a_trial_without_end_is_ended(monkeypatch, stand_in, script):
     """Whether it says nothing, too much, or does not listen; no process stays."""
     monkeypatch.setattr(trial, "WALL_SECONDS", 1)
     stand_in(script)
-    before, begun = set(psutil.Process().children()), time.monotonic()
+    before, start = set(psutil.Process().children()), time.monotonic()
     with pytest.raises(LabError, match="takes more than"):
         trial.verify(hostile.NAME, *hostile.package(hostile.SOUND))
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - start < 30
     assert set(psutil.Process().children()) <= before
 
 
@@ -256,13 +256,13 @@ def test_a_follower_that_is_stuck_shows(served):
     looking = threading.Thread(target=follower.poll)
     looking.start()
     time.sleep(0.3)
-    told = client.get("/readyz").json
+    answer = client.get("/readyz").json
     gate.set()
     looking.join()
-    assert told["registry"] == "followed"
-    assert 0.3 <= told["look_age_seconds"] < 60
-    assert set(told) == set(client.get("/openapi.json").json["components"]["schemas"]["Ready"]["properties"])
-    assert client.get("/readyz").json["look_age_seconds"] < told["look_age_seconds"]
+    assert answer["registry"] == "followed"
+    assert 0.3 <= answer["look_age_seconds"] < 60
+    assert set(answer) == set(client.get("/openapi.json").json["components"]["schemas"]["Ready"]["properties"])
+    assert client.get("/readyz").json["look_age_seconds"] < answer["look_age_seconds"]
     follower.registry = registry
 
 
@@ -273,23 +273,23 @@ def test_the_server_imports_nothing_of_the_trial():
     )
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_DIR")}
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.stdout == "[]\n", done.stderr
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert process.stdout == "[]\n", process.stderr
 
 
 def test_trials_take_turns(tmp_path):
     """A second one waits for the first one to end."""
     trial._sound.clear()
-    asked = threading.Thread(
+    thread = threading.Thread(
         target=trial.verify, args=(hostile.NAME, *hostile.package(hostile.SOUND), tmp_path / "lock")
     )
     with (tmp_path / "lock").open("ab") as first:
         fcntl.flock(first, fcntl.LOCK_EX)
-        asked.start()
-        asked.join(2)
-        assert asked.is_alive()
-    asked.join(60)
-    assert not asked.is_alive()
+        thread.start()
+        thread.join(2)
+        assert thread.is_alive()
+    thread.join(60)
+    assert not thread.is_alive()
     assert trial._sound
 
 

@@ -16,7 +16,7 @@ from lab.problem import Candidate
 from lab.settings import ROOT
 from tests.unit.test_dask import scheduler, small, worker
 from trainer import cluster, evaluate
-from trainer.warned import lines, recorded
+from trainer.fit_warnings import lines, recorded
 
 FITS = 3 * (2 * 2 + 1) + 2 * 2 + 1  # 3 outer folds and the final fit; each 2 inner folds, 2 grid points, a refit
 HERE = "tests.unit.test_warnings"
@@ -46,9 +46,9 @@ class Failing(Worried):
 
 
 def problem_with(**candidates: str):
-    stated, data = small()
-    made = {name: Candidate(estimator=f"{HERE}.{kind}", grid={"C": [0.1, 1.0]}) for name, kind in candidates.items()}
-    return msgspec.structs.replace(stated, candidates=made), data
+    definition, data = small()
+    classes = {name: Candidate(estimator=f"{HERE}.{kind}", grid={"C": [0.1, 1.0]}) for name, kind in candidates.items()}
+    return msgspec.structs.replace(definition, candidates=classes), data
 
 
 def shown(capfd) -> list[str]:
@@ -68,9 +68,9 @@ def expect_each_once(printed: list[str], name: str) -> None:
 
 def test_each_warning_is_shown_once_with_its_count(capfd):
     """Per candidate, from every fit of every fold, wherever joblib ran it; a candidate without warnings has none."""
-    stated, data = problem_with(one="Worried", two="Worried")
+    definition, data = problem_with(one="Worried", two="Worried")
     silent = Candidate(estimator="sklearn.linear_model.LogisticRegression")
-    evaluate.evaluate(stated, {**stated.candidates, "silent": silent}, data)
+    evaluate.evaluate(definition, {**definition.candidates, "silent": silent}, data)
     printed = shown(capfd)
     assert len(printed) == 4, printed
     expect_each_once(printed, "one")
@@ -79,25 +79,25 @@ def test_each_warning_is_shown_once_with_its_count(capfd):
 
 def test_dask_workers_give_their_warnings_back(capfd):
     """Two workers in processes of their own."""
-    stated, data = problem_with(one="Worried")
+    definition, data = problem_with(one="Worried")
     with scheduler() as address, worker(address, ROOT, "a"), worker(address, ROOT, "b"), cluster.backend(address):
-        evaluate.evaluate(stated, stated.candidates, data)
+        evaluate.evaluate(definition, definition.candidates, data)
     expect_each_once(shown(capfd), "one")
 
 
 def test_threads_of_one_process_lose_none(capfd):
     """As in a Dask worker with several threads: Python's record of warnings is one for the whole process."""
-    stated, data = problem_with(one="Worried")
+    definition, data = problem_with(one="Worried")
     with joblib.parallel_config("threading", n_jobs=4):
-        evaluate.evaluate(stated, stated.candidates, data)
+        evaluate.evaluate(definition, definition.candidates, data)
     expect_each_once(shown(capfd), "one")
 
 
 def test_an_error_stays_an_error_and_says_what_was_warned_before():
     """The candidate, the estimator's own words and the warnings are in the message."""
-    stated, data = problem_with(bad="Failing")
+    definition, data = problem_with(bad="Failing")
     with pytest.raises(LabError, match=r"candidates\.bad cannot be fitted: no more") as error:
-        evaluate.evaluate(stated, stated.candidates, data)
+        evaluate.evaluate(definition, definition.candidates, data)
     assert "warning before, 3 times: RuntimeWarning: this is always the same" in error.value.message
 
 

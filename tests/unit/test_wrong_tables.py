@@ -141,10 +141,10 @@ WRONG_TABLES = {
 }
 
 
-@pytest.mark.parametrize(("table", "said"), WRONG_TABLES.values(), ids=WRONG_TABLES.keys())
-def test_a_wrong_table_is_one_message(tmp_path, table, said):
+@pytest.mark.parametrize(("table", "message"), WRONG_TABLES.values(), ids=WRONG_TABLES.keys())
+def test_a_wrong_table_is_one_message(tmp_path, table, message):
     """Ingest or validation refuses it, names the place in the file, and says what to do."""
-    with pytest.raises(LabError, match=said) as error:
+    with pytest.raises(LabError, match=message) as error:
         run(tmp_path, table)
     assert error.value.remedy
     assert len(error.value.message) < 4000
@@ -242,10 +242,10 @@ WRONG_PARAMS = {
 }
 
 
-@pytest.mark.parametrize(("params", "said"), WRONG_PARAMS.values(), ids=WRONG_PARAMS.keys())
-def test_wrong_params_are_one_message(tmp_path, params, said):
+@pytest.mark.parametrize(("params", "message"), WRONG_PARAMS.values(), ids=WRONG_PARAMS.keys())
+def test_wrong_params_are_one_message(tmp_path, params, message):
     """The line or the key is named, and what to do."""
-    with pytest.raises(LabError, match=said) as error:
+    with pytest.raises(LabError, match=message) as error:
         run(tmp_path, params=params)
     assert error.value.remedy
     assert len(error.value.message) < 2000
@@ -280,10 +280,10 @@ UNFIT = {
 }
 
 
-@pytest.mark.parametrize(("table", "params", "said"), UNFIT.values(), ids=UNFIT.keys())
-def test_what_cannot_be_trained_is_one_message(tmp_path, table, params, said):
+@pytest.mark.parametrize(("table", "params", "message"), UNFIT.values(), ids=UNFIT.keys())
+def test_what_cannot_be_trained_is_one_message(tmp_path, table, params, message):
     """A table that is valid, or a candidate that can be written down, but nothing to be learnt from it."""
-    with pytest.raises(LabError, match=said) as error:
+    with pytest.raises(LabError, match=message) as error:
         run(tmp_path, table, params, "ingest validate train")
     assert error.value.remedy
 
@@ -293,8 +293,8 @@ def test_a_dataset_of_other_columns_says_so(tmp_path):
     run(tmp_path)
     with pytest.raises(LabError, match="do not agree on the columns b, c"):
         run(tmp_path, params=PARAMS.replace("  b:", "  c:"), stages="validate")
-    for wrong in (b"", b"\xff\xfe\x00", b'a,b\n"1'):
-        (tmp_path / "data" / "dataset.csv").write_bytes(wrong)
+    for content in (b"", b"\xff\xfe\x00", b'a,b\n"1'):
+        (tmp_path / "data" / "dataset.csv").write_bytes(content)
         with pytest.raises(LabError, match=r"is not what ingest wrote|do not agree") as error:
             run(tmp_path, stages="validate")
         assert "make train" in error.value.remedy

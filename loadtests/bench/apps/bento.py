@@ -13,5 +13,5 @@ class Classifier:
 
     @bentoml.api
     def predict(self, rows: list[list[float | None]]) -> list[float]:
-        found: list[float] = self.pipeline.predict_proba(np.array(rows, dtype=float))[:, 1].tolist()
-        return found
+        scores: list[float] = self.pipeline.predict_proba(np.array(rows, dtype=float))[:, 1].tolist()
+        return scores
