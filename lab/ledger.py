@@ -168,7 +168,7 @@ class Ledger:
 
     def __init__(self, settings: Settings, model: str) -> None:
         self.model = model
-        self._settings, self._bucket, self._prefix = settings, settings["S3_BUCKET"], f"ledger/{model}/"
+        self._settings, self._bucket, self._prefix = settings, settings.s3_bucket, f"ledger/{model}/"
         self._client = s3.client(settings)
 
     def keys(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Every setting of the lab in one table, with functions that read `.env`, write it, and print the help.
+"""Every setting of the lab in one typed table, with functions that read `.env`, write it, and print the help.
 
 A value comes from the command line, else from `.env`, else from the table. Secrets have no default: `draw` generates
 them.
@@ -9,11 +9,39 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from lab import env_file
 from lab.errors import LabError
+from lab.setting_types import (
+    AccessKey,
+    Bucket,
+    ClientKey,
+    Days,
+    EmulatorKeyId,
+    EmulatorSecret,
+    EncryptionKey,
+    HostNames,
+    Licence,
+    Megabytes,
+    PairedPort,
+    Port,
+    ProjectName,
+    Region,
+    RoleArn,
+    Seconds,
+    Secret,
+    SecretKey,
+    Url,
+    UrlPassword,
+    Workers,
+    about,
+    setting,
+    text_of,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".lab"
@@ -23,130 +51,133 @@ HEADING = "This lab's own settings; .env.example explains them. Not for git: it 
 NAMES = "LAB_SETTINGS"
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A row of the table. `default` is None for a secret, which is drawn and never shown; nor is a hidden one."""
+class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
+    """The table, and the values in force. The field `api_port` is the setting API_PORT.
 
-    name: str
-    default: str | None
-    help: str
-    hidden: bool = False
+    A secret is empty until it is drawn. Read one with `secret`, which refuses an empty one.
+    """
 
-    @property
-    def secret(self) -> bool:
-        return self.default is None
+    engine: Annotated[
+        Literal["auto", "docker", "embedded"], about("auto, docker (containers) or embedded (processes)")
+    ] = "auto"
+    lite: Annotated[bool, about("1 leaves Elasticsearch, Kibana, Logstash, Filebeat and the APM Server out")] = False
+    params: Annotated[str, about("the problem: table, features, candidates, choice")] = "params.yaml"
+    allowed_hosts: Annotated[
+        HostNames, about("further host names for API, dashboard and MLflow besides localhost, separated by commas")
+    ] = ""
+    api_port: Annotated[Port, about("the API that serves the champion")] = 8000
+    api_workers: Annotated[Workers, about("processes of the API")] = 2
+    api_key: Annotated[ClientKey, about("the key that a client of the API must send in X-API-Key; empty: no key")] = ""
+    events_days: Annotated[Days, about("an event file is deleted this many days after its last event")] = 90
+    events_mb: Annotated[
+        Megabytes, about("limit for all event files together, in MB; the oldest are deleted first")
+    ] = 2000
+    environment: Annotated[
+        Literal["laptop", "staging", "production"],
+        about("which lab or release writes events and traces: laptop, staging or production"),
+    ] = "laptop"
+    elastic_apm_server_url: Annotated[Url, about("the APM Server that the API sends its traces to; empty: none")] = ""
+    dashboard_port: Annotated[Port, about("the dashboard")] = 8501
+    mlflow_port: Annotated[Port, about("MLflow: runs, metrics, registry")] = 5000
+    s3_port: Annotated[PairedPort, about("S3: datasets, models, ledger")] = 9000
+    s3_console_port: Annotated[Port, about("the console of S3, in containers")] = 9001
+    aws_target: Annotated[Literal["emulator", "aws"], about("the AWS that releases go to: emulator or aws")] = (
+        "emulator"
+    )
+    aws_region: Annotated[Region, about("the region of AWS_TARGET and of the bucket")] = "us-east-1"
+    aws_role_arn: Annotated[RoleArn, about("with AWS_TARGET=aws: a role to assume with the shell's credentials")] = ""
+    aws_port: Annotated[Port, about("the stand-in AWS")] = 4566
+    aws: Annotated[bool, about("1 starts the stand-in AWS with processes, too; it runs tasks only in containers")] = (
+        False
+    )
+    kibana_port: Annotated[Port, about("Kibana, in containers")] = 5601
+    elasticsearch_port: Annotated[Port, about("Elasticsearch, in containers")] = 9200
+    apm_port: Annotated[Port, about("the APM Server, in containers")] = 8200
+    locust_port: Annotated[Port, about("Locust's page")] = 8089
+    dask_port: Annotated[Port, about("the Dask scheduler, in containers")] = 8786
+    s3_master_port: Annotated[
+        PairedPort, about("an inner port of SeaweedFS, which also takes this port plus 10000")
+    ] = 9333
+    s3_volume_port: Annotated[
+        PairedPort, about("an inner port of SeaweedFS, which also takes this port plus 10000")
+    ] = 9340
+    s3_filer_port: Annotated[PairedPort, about("an inner port of SeaweedFS, which also takes this port plus 10000")] = (
+        8888
+    )
+    s3_admin_port: Annotated[PairedPort, about("an inner port of SeaweedFS, which also takes this port plus 10000")] = (
+        9350
+    )
+    s3_bucket: Annotated[Bucket, about("the bucket that holds dvc/, mlflow/ and ledger/")] = "lab"
+    s3_endpoint_url: Annotated[Url, about("S3 elsewhere; empty means the lab's own")] = ""
+    s3_access_key: Annotated[AccessKey, about("the access key id for S3")] = ""
+    s3_secret_key: Annotated[SecretKey, about("the secret key for S3")] = ""
+    aws_emulator_key_id: Annotated[
+        EmulatorKeyId, about("the stand-in AWS: root's access key id, also the user name for its registry")
+    ] = ""
+    aws_emulator_secret_key: Annotated[
+        EmulatorSecret, about("the stand-in AWS: root's secret key, also the password for the registry")
+    ] = ""
+    postgres_password: Annotated[UrlPassword, about("MLflow's password for PostgreSQL")] = ""
+    elastic_password: Annotated[Secret, about("Elasticsearch: the user elastic, which may do anything")] = ""
+    reader_password: Annotated[Secret, about("Kibana: the user lab_reader, which may read everything of the lab")] = ""
+    kibana_password: Annotated[Secret, about("Elasticsearch: Kibana's own user")] = ""
+    logstash_password: Annotated[Secret, about("Elasticsearch: logstash_writer")] = ""
+    apm_password: Annotated[Secret, about("Elasticsearch: apm_writer")] = ""
+    apm_secret_token: Annotated[Secret, about("the token that the API sends to the APM Server")] = ""
+    kibana_encryption_key: Annotated[EncryptionKey, about("the key with which Kibana encrypts its saved objects")] = ""
+    compose_project_name: Annotated[
+        ProjectName, about("the prefix in the names of containers and volumes; drawn, so that two clones never meet")
+    ] = ""
+    s3_image: Annotated[str, about("S3: the maintained fork of MinIO")] = "pgsty/silo:RELEASE.2026-10-26T00-00-00Z"
+    postgres_image: Annotated[str, about("MLflow's database")] = "postgres:18.1-trixie"
+    elastic_version: Annotated[str, about("the version of all images of Elastic")] = "9.5.1"
+    aws_emulator_image: Annotated[
+        str, about("LocalStack's image in place of MiniStack; localstack/README.md says how")
+    ] = ""
+    localstack_auth_token: Annotated[Licence, about("the licence for LocalStack")] = ""
+    mlflow_url: Annotated[Url, about("MLflow elsewhere; empty means the lab's own")] = ""
+    dask_scheduler_address: Annotated[str, about("search on this Dask cluster, e.g. tcp://127.0.0.1:8786")] = ""
+    start_seconds: Annotated[Seconds, about("how long `make up` waits for a service, in seconds")] = 300
 
-    @property
-    def port(self) -> bool:
-        return self.name.endswith("_PORT")
+    def __repr__(self) -> str:
+        return "Settings(…)"  # the fields hold secrets
 
-
-SETTINGS = (
-    Setting("ENGINE", "auto", "auto, docker (containers) or embedded (processes)"),
-    Setting("LITE", "0", "1 leaves Elasticsearch, Kibana, Logstash, Filebeat and the APM Server out"),
-    Setting("PARAMS", "params.yaml", "the problem: table, features, candidates, choice"),
-    Setting(
-        "ALLOWED_HOSTS", "", "further host names for API, dashboard and MLflow besides localhost, separated by commas"
-    ),
-    Setting("API_PORT", "8000", "the API that serves the champion"),
-    Setting("API_WORKERS", "2", "processes of the API"),
-    Setting("API_KEY", "", "the key that a client of the API must send in X-API-Key; empty: no key", hidden=True),
-    Setting("EVENTS_DAYS", "90", "an event file is deleted this many days after its last event"),
-    Setting("EVENTS_MB", "2000", "limit for all event files together, in MB; the oldest are deleted first"),
-    Setting("ENVIRONMENT", "laptop", "which lab or release writes events and traces: laptop, staging or production"),
-    Setting("ELASTIC_APM_SERVER_URL", "", "the APM Server that the API sends its traces to; empty: none"),
-    Setting("DASHBOARD_PORT", "8501", "the dashboard"),
-    Setting("MLFLOW_PORT", "5000", "MLflow: runs, metrics, registry"),
-    Setting("S3_PORT", "9000", "S3: datasets, models, ledger"),
-    Setting("S3_CONSOLE_PORT", "9001", "its console, in containers"),
-    Setting("AWS_PORT", "4566", "the stand-in AWS"),
-    Setting("AWS", "0", "1 starts the stand-in AWS with processes, too; it runs tasks only in containers"),
-    Setting("KIBANA_PORT", "5601", "Kibana, in containers"),
-    Setting("ELASTICSEARCH_PORT", "9200", "Elasticsearch, in containers"),
-    Setting("APM_PORT", "8200", "the APM Server, in containers"),
-    Setting("LOCUST_PORT", "8089", "Locust's page"),
-    Setting("DASK_PORT", "8786", "the Dask scheduler, in containers"),
-    Setting("S3_MASTER_PORT", "9333", "SeaweedFS inside; this port and the same plus 10000"),
-    Setting("S3_VOLUME_PORT", "9340", "SeaweedFS inside; this port and the same plus 10000"),
-    Setting("S3_FILER_PORT", "8888", "SeaweedFS inside; this port and the same plus 10000"),
-    Setting("S3_ADMIN_PORT", "9350", "SeaweedFS inside; this port and the same plus 10000"),
-    Setting("S3_BUCKET", "lab", "the bucket that holds dvc/, mlflow/ and ledger/"),
-    Setting("S3_ENDPOINT_URL", "", "S3 elsewhere; empty means the lab's own"),
-    Setting("S3_ACCESS_KEY", None, "who signs in to S3"),
-    Setting("S3_SECRET_KEY", None, "the password for it"),
-    Setting("AWS_EMULATOR_KEY_ID", None, "the stand-in AWS: root's access key id, also the user name for its registry"),
-    Setting("AWS_EMULATOR_SECRET_KEY", None, "the secret key for it, also the password for the registry"),
-    Setting("POSTGRES_PASSWORD", None, "MLflow's password for PostgreSQL"),
-    Setting("ELASTIC_PASSWORD", None, "Elasticsearch: the user elastic, who may do anything"),
-    Setting("READER_PASSWORD", None, "Kibana: lab_reader, who may look at everything of the lab"),
-    Setting("KIBANA_PASSWORD", None, "Elasticsearch: Kibana's own user"),
-    Setting("LOGSTASH_PASSWORD", None, "Elasticsearch: logstash_writer"),
-    Setting("APM_PASSWORD", None, "Elasticsearch: apm_writer"),
-    Setting("APM_SECRET_TOKEN", None, "what the API brings to the APM Server"),
-    Setting("KIBANA_ENCRYPTION_KEY", None, "Kibana's key for what it keeps"),
-    Setting(
-        "COMPOSE_PROJECT_NAME", "", "what containers and volumes are called by; drawn, so that two clones never meet"
-    ),
-    Setting("S3_IMAGE", "pgsty/silo:RELEASE.2026-10-26T00-00-00Z", "S3: the maintained fork of MinIO"),
-    Setting("POSTGRES_IMAGE", "postgres:18.1-trixie", "MLflow's database"),
-    Setting("ELASTIC_VERSION", "9.5.1", "of all of Elastic's images"),
-    Setting("AWS_EMULATOR_IMAGE", "", "LocalStack's image in place of MiniStack; localstack/README.md says how"),
-    Setting("LOCALSTACK_AUTH_TOKEN", "", "the licence for it", hidden=True),
-    Setting("MLFLOW_URL", "", "MLflow elsewhere; empty means the lab's own"),
-    Setting("DASK_SCHEDULER_ADDRESS", "", "search on this Dask cluster, e.g. tcp://127.0.0.1:8786"),
-    Setting("START_SECONDS", "300", "how long `make up` waits for a service"),
-)
-_BY_NAME = {setting.name: setting for setting in SETTINGS}
-# SeaweedFS listens for gRPC this far above each of its HTTP ports.
-GRPC_OFFSET = 10_000
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The values in force. `settings["API_PORT"]` is a string; `settings.port("API_PORT")` an int."""
-
-    values: Mapping[str, str]
-
-    def __getitem__(self, name: str) -> str:
-        value = self.values.get(name, "")
-        if not value and _BY_NAME[name].secret:
+    def secret(self, name: str) -> str:
+        """The secret `name`; raises LabError when it is not drawn yet."""
+        value = str(getattr(self, name.lower()))
+        if not value:
             raise LabError(f"the secret {name} is not set", f"run `make up`, or set it in {ENV_FILE}")
         return value
 
-    @property
-    def lite(self) -> bool:
-        """Whether the Elastic part is left out."""
-        return bool(self.number("LITE", 0, 1))
-
     def port(self, name: str) -> int:
-        return self.number(name, 1, 65_535)
+        """The port in the setting `name`, for code that goes through several."""
+        return int(getattr(self, name.lower()))
 
-    def number(self, name: str, low: int, high: int) -> int:
-        """Give the setting as an int within [low, high]; raise LabError otherwise."""
-        text = self[name]
-        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
-            raise LabError(
-                f"{name} is {text!r}, which is not a whole number from {low} to {high}",
-                f"give another value: make up {name}=…, or correct it in {ENV_FILE}",
-            )
-        return int(text)
+    def texts(self) -> dict[str, str]:
+        """Every setting as a text by its name, as in `.env`; this is what processes and containers get."""
+        return {name: text_of(getattr(self, name.lower())) for name in _BY_NAME}
 
     @property
     def s3_url(self) -> str:
-        return self["S3_ENDPOINT_URL"] or f"http://127.0.0.1:{self.port('S3_PORT')}"
+        return self.s3_endpoint_url or f"http://127.0.0.1:{self.s3_port}"
 
     @property
-    def mlflow_url(self) -> str:
-        return self["MLFLOW_URL"] or f"http://127.0.0.1:{self.port('MLFLOW_PORT')}"
+    def tracking_url(self) -> str:
+        """The address of MLflow."""
+        return self.mlflow_url or f"http://127.0.0.1:{self.mlflow_port}"
 
     @property
     def api_url(self) -> str:
-        return f"http://127.0.0.1:{self.port('API_PORT')}"
+        return f"http://127.0.0.1:{self.api_port}"
 
     @property
-    def params(self) -> Path:
-        path = Path(self["PARAMS"])
+    def params_path(self) -> Path:
+        path = Path(self.params)
         return path if path.is_absolute() else ROOT / path
+
+
+SETTINGS = tuple(map(setting, msgspec.structs.fields(Settings)))
+_BY_NAME = {each.name: each for each in SETTINGS}
 
 
 def from_command_line(environ: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -163,7 +194,7 @@ def ignored(environ: Mapping[str, str] | None = None) -> str:
     """A note on the variables of `environ` that have a setting's name but are not used; empty when there are none."""
     environ = os.environ if environ is None else environ
     names_given = from_command_line(environ)
-    values = load(names_given).values
+    values = _texts(names_given)
     names = [name for name in values if name not in names_given and environ.get(name, values[name]) != values[name]]
     note = f"note: the shell's {', '.join(names)} not used; a setting stands in .env or after make: make up NAME=value"
     return note if names else ""
@@ -172,17 +203,43 @@ def ignored(environ: Mapping[str, str] | None = None) -> str:
 def load(first: Mapping[str, str] | None = None) -> Settings:
     """Read the settings: from `first` (by default those given to this process), else `.env`, else the table.
 
-    An empty value stands for the table's.
+    An empty value stands for the table's. Raises LabError for the first setting that cannot have its value.
     """
-    values = {**env_file.read(ENV_FILE), **(from_command_line() if first is None else first)}
-    return Settings({s.name: values.get(s.name) or s.default or "" for s in SETTINGS})
+    return parse(_texts(from_command_line() if first is None else first))
+
+
+def load_to_stop() -> Settings:
+    """The settings to stop the lab with: a value that cannot be used must not keep anybody from stopping it."""
+    try:
+        return load()
+    except LabError:
+        # Only these texts are needed to stop the lab, and Compose requires the secrets to be there.
+        needed = {each.name for each in SETTINGS if each.secret} | {"COMPOSE_PROJECT_NAME", "PARAMS"}
+        values: dict[str, Any] = {n.lower(): v for n, v in _texts(from_command_line()).items() if n in needed}
+        return Settings(**values)
+
+
+def parse(texts: Mapping[str, str]) -> Settings:
+    """The settings with these texts, and the table's default for every other; raises LabError as `load` does."""
+    values = {each.name.lower(): each.parse(texts.get(each.name) or each.default or "") for each in SETTINGS}
+    return Settings(**values)
+
+
+def _texts(first: Mapping[str, str]) -> dict[str, str]:
+    content = {**env_file.read(ENV_FILE), **first}
+    return {each.name: content.get(each.name) or each.default or "" for each in SETTINGS}
 
 
 def draw(settings: Settings) -> dict[str, str]:
     """Fresh values for the secrets and the project name that are not set yet."""
-    values = {s.name: secrets.token_hex(20) for s in SETTINGS if s.secret}
+    values = {each.name: secrets.token_hex(20) for each in SETTINGS if each.secret}
     values["COMPOSE_PROJECT_NAME"] = f"mlops-lab-{secrets.token_hex(3)}"
-    return {name: value for name, value in values.items() if not settings.values[name]}
+    return {name: value for name, value in values.items() if not getattr(settings, name.lower())}
+
+
+def stored() -> dict[str, str]:
+    """The text of every setting in `.env`, or the table's."""
+    return _texts({})
 
 
 def remember(values: Mapping[str, str]) -> dict[str, str]:
@@ -190,23 +247,22 @@ def remember(values: Mapping[str, str]) -> dict[str, str]:
 
     Returns the changed values, without secrets.
     """
-    content = env_file.read(ENV_FILE)
-    before = {s.name: content.get(s.name) or s.default or "" for s in SETTINGS}
+    before = stored()
     changes = {name: value for name, value in values.items() if value != before[name]}
     if changes:
         env_file.write(ENV_FILE, changes, HEADING)
     # A URL may hold a password.
     return {
-        n: "…" if "@" in value else value
-        for n, value in changes.items()
-        if not _BY_NAME[n].secret and not _BY_NAME[n].hidden
+        name: "…" if "@" in value else value
+        for name, value in changes.items()
+        if not _BY_NAME[name].secret and not _BY_NAME[name].hidden
     }
 
 
 def example() -> str:
     """The text of `.env.example`, which Compose reads before `.env`."""
     lines = ["# Every setting and its default. What differs goes into .env; `make up` draws the secrets there.", ""]
-    for setting in SETTINGS:
-        value = f"# {setting.name}=" if setting.secret else f"{setting.name}={setting.default}"
-        lines += [f"# {setting.help}", value, ""]
+    for each in SETTINGS:
+        value = f"# {each.name}=" if each.secret else f"{each.name}={each.default}"
+        lines += [f"# {each.help}", value, ""]
     return "\n".join(lines)

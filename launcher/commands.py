@@ -11,7 +11,6 @@ from lab import http, ledger, problem, settings
 from lab.errors import LabError
 from lab.registry import Registry, Version
 from lab.settings import ENV_FILE, SETTINGS, STATE, Settings
-from lab.values import check
 from launcher import docker, lock, pipeline, preflight, store
 from launcher import engine as engines
 from launcher.console import Progress, table
@@ -29,15 +28,14 @@ def up() -> None:
     """
     changes = settings.from_command_line()
     values = settings.load(changes)
-    engine, definition = engines.choose(values), problem.load(values.params)
+    engine, definition = engines.choose(values), problem.load(values.params_path)
     preflight.check_git()
     pipeline.check_place(values)
     fresh = settings.draw(values)
     changes |= fresh
     values = settings.load(changes)
-    check(values)
     progress = Progress()
-    by_itself = values["ENGINE"] == "auto" and engine.NAME == "embedded" and shutil.which("docker")
+    by_itself = values.engine == "auto" and engine.NAME == "embedded" and shutil.which("docker")
     if by_itself and (fault := docker.fault()):
         progress.done(f"without containers: {fault.message}")
     engine.check(values)
@@ -50,7 +48,7 @@ def up() -> None:
     for name, value in settings.remember(changes).items():
         progress.done(f"kept {name}={value} in .env")
     pipeline.prepare_stores(values)
-    registry = Registry(values.mlflow_url, definition.name)
+    registry = Registry(values.tracking_url, definition.name)
     if champion := registry.champion():
         store.check(registry, champion, engine.store(values))
     else:
@@ -78,16 +76,15 @@ def _to_be_trained(values: Settings, name: str) -> bool:
     It will when the running lab has no champion of this problem. When nothing runs, the answer is whether the command
     line names another problem than `.env`.
     """
-    before = settings.load({})
     try:
-        return Registry(before.mlflow_url, name).champion() is None
-    except LabError:  # nothing runs
-        return values["PARAMS"] != before["PARAMS"]
+        return Registry(settings.load({}).tracking_url, name).champion() is None
+    except LabError:  # nothing runs, or `.env` has a value that the command line replaces
+        return values.params != settings.stored()["PARAMS"]
 
 
 def _lasting_settings(changes: dict[str, str]) -> dict[str, str]:
     """The settings to keep before the start, because its volumes depend on them: the project's name, first secrets."""
-    before = settings.load({}).values
+    before = settings.stored()
     first = {setting.name for setting in SETTINGS if setting.secret and not before[setting.name]}
     return {name: value for name, value in changes.items() if name in first | {"COMPOSE_PROJECT_NAME"}}
 
@@ -135,7 +132,7 @@ def logs(name: str, follow: bool) -> None:
 
 def down() -> None:
     """Stop everything and keep the state."""
-    values = _settings_to_stop()
+    values = settings.load_to_stop()
     print("stopped; the state is kept" if engines.present(values).stop(values) else "nothing was running")
 
 
@@ -148,7 +145,7 @@ def reset(sure: bool) -> None:
         if input(question).strip() != "yes":
             print("nothing was removed")
             return
-    values = _settings_to_stop()
+    values = settings.load_to_stop()
     engines.present(values).remove(values)
     pipeline.remove_outputs(values)
     for path in STATE.glob("*"):
@@ -156,18 +153,6 @@ def reset(sure: bool) -> None:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     shutil.rmtree(STATE, ignore_errors=True)
     print("the state is removed; `make up` begins anew")
-
-
-def _settings_to_stop() -> Settings:
-    """The settings to stop the lab with: a value that cannot be used must not keep anybody from stopping it."""
-    values = settings.load()
-    try:
-        check(values)
-    except LabError:
-        # Nothing else of the settings is needed to stop the lab, and Compose wants values that it can read.
-        names = {s.name for s in SETTINGS if s.secret} | {"COMPOSE_PROJECT_NAME", "PARAMS"}
-        return Settings({s.name: values.values[s.name] if s.name in names else s.default or "" for s in SETTINGS})
-    return values
 
 
 def _table(engine: Engine, values: Settings, states: dict[str, str]) -> str:

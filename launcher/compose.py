@@ -11,7 +11,7 @@ import msgspec
 from lab import env_file, problem
 from lab.errors import LabError
 from lab.settings import ENV_FILE as DOTENV
-from lab.settings import ROOT, SETTINGS, STATE, Settings
+from lab.settings import ROOT, STATE, Settings
 from launcher import docker_preflight
 
 NAME = "docker"
@@ -23,7 +23,7 @@ ASK_SECONDS = 60
 
 
 def project(settings: Settings) -> str:
-    return settings["COMPOSE_PROJECT_NAME"] or PROJECT
+    return settings.compose_project_name or PROJECT
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -33,7 +33,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 def _variables(settings: Settings) -> dict[str, str]:
     try:
-        name = problem.load(settings.params).name
+        name = problem.load(settings.params_path).name
     except LabError:  # a fault in params.yaml must not keep anybody from stopping the lab
         name = "unknown"
     user, group = docker_preflight.owner()
@@ -41,18 +41,18 @@ def _variables(settings: Settings) -> dict[str, str]:
     shell = {**env_file.read(DOTENV), **os.environ}
     profiles = [shell.get("COMPOSE_PROFILES", ""), "" if settings.lite else "elastic"]
     variables = {
-        **{s.name: settings.values[s.name] for s in SETTINGS},
+        **settings.texts(),
         "COMPOSE_PROJECT_NAME": project(settings),
         "COMPOSE_PROFILES": ",".join(filter(None, profiles)),
         "MODEL_NAME": name,
         "LAB_UID": str(user),
         "LAB_GID": str(group),
         "DOCKER_GID": shell.get("DOCKER_GID") or str(docker_preflight.socket_group()),
-        "API_MEMORY": f"{api_memory(settings.number('API_WORKERS', 1, 64))}m",
+        "API_MEMORY": f"{api_memory(settings.api_workers)}m",
         # An attestation would make every build another image, and every `up` other containers.
         "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
     }
-    if not settings.lite and not settings["ELASTIC_APM_SERVER_URL"]:
+    if not settings.lite and not settings.elastic_apm_server_url:
         variables["ELASTIC_APM_SERVER_URL"] = "http://apm-server:8200"
     return variables
 

@@ -85,7 +85,7 @@ def check(settings: Settings) -> None:
 def check_table(settings: Settings, progress: Progress) -> None:
     LOG.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     _step(settings, progress, "the trainer's image to be built", ["build", "trainer"])
-    process = compose.run(settings, *_TRAINER, *CHECK, "--params", settings["PARAMS"], seconds=600)
+    process = compose.run(settings, *_TRAINER, *CHECK, "--params", settings.params, seconds=600)
     if process.returncode:
         raise refused_table(settings, process.stderr)
 
@@ -112,7 +112,7 @@ def start(settings: Settings, progress: Progress) -> None:
     if holders := _in_the_way(settings):
         _step(settings, progress, "ports to change hands", ["--profile", "*", "rm", "--stop", "--force", *holders])
     # Compose's limit is for all of them: Elasticsearch, Kibana and Filebeat start one after the other.
-    limit = settings.number("START_SECONDS", 1, 3600) * (1 if settings.lite else 3)
+    limit = settings.start_seconds * (1 if settings.lite else 3)
     words = ["up", "--detach", "--no-build", "--remove-orphans", "--wait", "--wait-timeout", str(limit)]
     try:
         _step(settings, progress, "the services", words)
@@ -140,7 +140,7 @@ def outdated(settings: Settings) -> bool:
 
 
 def store(settings: Settings) -> str:
-    return settings["S3_ENDPOINT_URL"] or f"the volume {project(settings)}_s3"
+    return settings.s3_endpoint_url or f"the volume {project(settings)}_s3"
 
 
 def train(settings: Settings, options: Sequence[str] = ()) -> None:

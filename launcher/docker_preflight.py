@@ -77,7 +77,8 @@ def socket_group() -> int:
 
 
 def _images(settings: Settings) -> dict[str, str]:
-    return {name: settings[name] for name in ("POSTGRES_IMAGE", "ELASTIC_VERSION", "S3_IMAGE")}
+    texts = settings.texts()
+    return {name: texts[name] for name in ("POSTGRES_IMAGE", "ELASTIC_VERSION", "S3_IMAGE")}
 
 
 def _check_images(settings: Settings) -> None:

@@ -65,9 +65,7 @@ def choose(settings: Settings) -> Engine:
 
     Raises LabError when the one asked for is not there, or is not the one that made the state.
     """
-    name, before = settings["ENGINE"], state.made_by()
-    if name not in ("auto", "docker", "embedded"):
-        raise LabError(f"ENGINE is {name!r}", "it may be auto, embedded or docker")
+    name, before = str(settings.engine), state.made_by()
     if before and name not in ("auto", before):
         raise LabError(
             f"this lab's models and runs are kept by the {before} engine, not by {name}",

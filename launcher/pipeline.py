@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab import http, s3
+from lab import aws, http, s3
 from lab.errors import LabError
 from lab.settings import ROOT, STATE, Settings
 from launcher import preflight, process_env
@@ -25,7 +25,7 @@ PUSH_SECONDS, FRESH_SECONDS = 900, 120
 # The settings that the trainer needs.
 NEEDED = (
     *("PARAMS", "S3_BUCKET", "S3_PORT", "S3_ENDPOINT_URL", "S3_ACCESS_KEY", "S3_SECRET_KEY"),
-    *("MLFLOW_PORT", "MLFLOW_URL", "DASK_SCHEDULER_ADDRESS", "ENVIRONMENT", "EVENTS_DAYS", "EVENTS_MB"),
+    *("AWS_REGION", "MLFLOW_PORT", "MLFLOW_URL", "DASK_SCHEDULER_ADDRESS", "ENVIRONMENT", "EVENTS_DAYS", "EVENTS_MB"),
 )
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
@@ -34,7 +34,7 @@ def prepare_stores(settings: Settings) -> None:
     """Make the bucket and tell DVC where it is; quick and harmless when that was done."""
     configure_dvc(settings)
     try:
-        http.request("GET", f"{settings.s3_url}/{settings['S3_BUCKET']}", timeout=5)
+        http.request("GET", f"{settings.s3_url}/{settings.s3_bucket}", timeout=5)
     except http.RefusedError as error:
         if error.status == 403:  # it is there, and asks for a signature
             return
@@ -51,7 +51,7 @@ def run(settings: Settings, options: Sequence[str] = ()) -> None:
     preflight.check_git()
     definition = definition_for(settings)
     prepare_stores(settings)
-    http.request("GET", f"{settings.mlflow_url}/health", timeout=5)
+    http.request("GET", f"{settings.tracking_url}/health", timeout=5)
     _remove_empty_lock(settings)
     _call(settings, "the pipeline", ["dvc", "repro", str(definition)])
     if not _is_fresh(settings):
@@ -72,7 +72,7 @@ def _is_fresh(settings: Settings) -> bool:
 def definition_for(settings: Settings) -> Path:
     """The dvc.yaml beside the problem; for another table than the lab's own it is written when missing."""
     check_place(settings)
-    folder = settings.params.parent
+    folder = settings.params_path.parent
     path = folder / "dvc.yaml"
     if not path.exists():
         path.write_text(definition(folder))
@@ -82,9 +82,9 @@ def definition_for(settings: Settings) -> Path:
 
 def check_place(settings: Settings) -> None:
     """Raise LabError unless the pipeline can run the problem at its path."""
-    if settings.params.name != "params.yaml" or not settings.params.parent.is_relative_to(ROOT):
+    if settings.params_path.name != "params.yaml" or not settings.params_path.parent.is_relative_to(ROOT):
         raise LabError(
-            f"{settings.params} cannot be run",
+            f"{settings.params_path} cannot be run",
             f"PARAMS must name a file called params.yaml in a folder of its own below {ROOT}",
         )
 
@@ -99,14 +99,14 @@ def definition(folder: Path) -> str:
 
 def _remove_empty_lock(settings: Settings) -> None:
     # DVC killed while it writes leaves the file empty, and from then on refuses it; what ran is in its cache.
-    path = settings.params.parent / "dvc.lock"
+    path = settings.params_path.parent / "dvc.lock"
     if path.is_file() and not path.stat().st_size:
         path.unlink()
 
 
 def remove_outputs(settings: Settings) -> None:
     """Remove what the pipeline wrote into the work tree; its cache went with the state."""
-    folder = settings.params.parent
+    folder = settings.params_path.parent
     for path in (folder / "data" / "dataset.csv", folder / "data" / "validation.json"):
         path.unlink(missing_ok=True)
     if (folder / "models").exists():
@@ -115,14 +115,15 @@ def remove_outputs(settings: Settings) -> None:
 
 def configure_dvc(settings: Settings) -> None:
     """Write .dvc/config.local, which git ignores, for it holds the secrets."""
+    target = aws.target(settings, "s3")
     text = "\n".join(
         [
             "['remote \"lab\"']",
-            f"    url = s3://{settings['S3_BUCKET']}/dvc",
-            f"    endpointurl = {settings.s3_url}",
-            f"    access_key_id = {settings['S3_ACCESS_KEY']}",
-            f"    secret_access_key = {settings['S3_SECRET_KEY']}",
-            "    region = us-east-1",
+            f"    url = s3://{settings.s3_bucket}/dvc",
+            f"    endpointurl = {target.endpoint}",
+            f"    access_key_id = {target.key_id}",
+            f"    secret_access_key = {target.secret_key}",
+            f"    region = {target.region}",
             # Without this line the profile that the shell names in AWS_PROFILE would have to exist.
             "    profile = default",
             f"    configpath = {AWS_CONFIG}",
@@ -143,10 +144,11 @@ def environment(settings: Settings) -> dict[str, str]:
 
     The proxy serves for other hosts, such as one that has the table, and not for S3 and MLflow.
     """
+    texts = settings.texts()
     return {
         **{name: value for name, value in os.environ.items() if name.lower() in PROXIES},
-        **http.direct(settings.s3_url, settings.mlflow_url),
-        **process_env.environment({name: settings.values[name] for name in NEEDED}),
+        **http.direct(settings.s3_url, settings.tracking_url),
+        **process_env.environment({name: texts[name] for name in NEEDED}),
         "EVENTS_DIR": os.environ.get("EVENTS_DIR") or str(STATE / "events"),
         "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
         "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
@@ -182,4 +184,4 @@ def refused_table(settings: Settings, output: str) -> LabError:
     """The error for a table that the trainer's check refused; `output` is the output of that check."""
     # Compose prints lines of its own before the error.
     reason = output[max(output.find("error: "), 0) :].removeprefix("error: ").strip()
-    return LabError(f"{settings['PARAMS']} cannot be trained on; nothing was changed. The reason:\n{reason[:4_000]}")
+    return LabError(f"{settings.params} cannot be trained on; nothing was changed. The reason:\n{reason[:4_000]}")

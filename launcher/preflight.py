@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 
 from lab.errors import LabError
-from lab.settings import GRPC_OFFSET, ROOT, STATE, Settings
+from lab.setting_types import GRPC_OFFSET
+from lab.settings import ROOT, STATE, Settings
 from launcher.process_env import BIN
 from launcher.services import Service, processes
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lab import http
-from lab.settings import GRPC_OFFSET, Settings
+from lab.setting_types import GRPC_OFFSET
+from lab.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Service:
         pairs = [(settings.port(name), name) for name in (self.port, *self.more, *self.inner)]
         if self.inner:
             grpc = (self.port, *self.inner)
-            pairs += [(settings.number(name, 1, 65_535 - GRPC_OFFSET) + GRPC_OFFSET, name) for name in grpc]
+            pairs += [(settings.port(name) + GRPC_OFFSET, name) for name in grpc]
         return pairs
 
 
@@ -66,4 +67,4 @@ ELASTIC = (
 
 def processes(settings: Settings) -> list[Service]:
     """The services that run as processes; the stand-in AWS only with AWS=1, since it can run no task as a process."""
-    return [service for service in SERVICES if service is not _AWS or settings.number("AWS", 0, 1)]
+    return [service for service in SERVICES if service is not _AWS or settings.aws]

@@ -56,7 +56,7 @@ def check(settings: Settings) -> None:
 
 
 def check_table(settings: Settings, _progress: Progress) -> None:
-    command = [sys.executable, *CHECK, "--params", str(settings.params)]
+    command = [sys.executable, *CHECK, "--params", str(settings.params_path)]
     process = subprocess.run(
         command, cwd=ROOT, env=pipeline.environment(settings), capture_output=True, text=True, timeout=600, check=False
     )
@@ -90,7 +90,7 @@ def states(settings: Settings) -> dict[str, str]:
 
 
 def store(settings: Settings) -> str:
-    return settings["S3_ENDPOINT_URL"] or f"the folder {STATE / 's3'}"
+    return settings.s3_endpoint_url or f"the folder {STATE / 's3'}"
 
 
 def train(settings: Settings, options: Sequence[str] = ()) -> None:
@@ -145,13 +145,13 @@ def _supervise(settings: Settings) -> None:
 def _values(settings: Settings) -> dict[str, str]:
     """The values that services/supervisord.conf uses."""
     return {
-        **settings.values,
+        **settings.texts(),
         "LAB_BIN": str(BIN),
         "LAB_ROOT": str(ROOT),
         "S3_URL": settings.s3_url,
-        "MLFLOW_URL": settings.mlflow_url,
+        "MLFLOW_URL": settings.tracking_url,
         "API_URL": settings.api_url,
-        "MODEL_NAME": problem.load(settings.params).name,
+        "MODEL_NAME": problem.load(settings.params_path).name,
     }
 
 
@@ -185,7 +185,7 @@ def outdated(settings: Settings) -> bool:
 def _started_with(settings: Settings) -> str:
     """A hash of the settings instead of the settings themselves, because they include secrets."""
     config = (ROOT / "services" / "supervisord.conf").read_bytes()
-    content = {**settings.values, "PARAMS": problem.load(settings.params).name}
+    content = {**settings.texts(), "PARAMS": problem.load(settings.params_path).name}
     return hashlib.sha256(msgspec.json.encode(content, order="deterministic") + config).hexdigest()
 
 
@@ -228,7 +228,7 @@ def log_end(_settings: Settings, name: str, lines: int = 15) -> str:
 
 def _wait(settings: Settings, progress: Progress) -> None:
     """Wait until every service is well; raise LabError with the end of its log for one that cannot start."""
-    remainder, limit = wanted(settings), settings.number("START_SECONDS", 1, 3600)
+    remainder, limit = wanted(settings), settings.start_seconds
     pids: dict[str, set[object]] = {service.name: set() for service in remainder}
     while remainder:
         for service in list(remainder):

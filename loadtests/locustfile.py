@@ -29,7 +29,7 @@ ROWS = rows.load(VALUES)[1]
 # Encoded once: Locust has enough to do.
 RECORDS = [(msgspec.json.encode(row.record), row.label) for row in ROWS]
 HEADERS = {"Content-Type": "application/json", "X-Client": "loadtest"} | (
-    {"X-API-Key": VALUES["API_KEY"]} if VALUES["API_KEY"] else {}
+    {"X-API-Key": VALUES.api_key} if VALUES.api_key else {}
 )
 
 

@@ -21,8 +21,8 @@ class Row:
 
 def load(settings: Settings) -> tuple[Problem, list[Row]]:
     """The problem that the setting PARAMS names, and its dataset; raise LabError when there is none yet."""
-    definition = problem.load(settings.params)
-    path = settings.params.parent / "data" / "dataset.csv"
+    definition = problem.load(settings.params_path)
+    path = settings.params_path.parent / "data" / "dataset.csv"
     try:
         with path.open(newline="") as file:
             rows = [_row(definition, line) for line in csv.DictReader(file)]

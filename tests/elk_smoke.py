@@ -61,15 +61,15 @@ def report(name: str, check: Callable[[], str]) -> bool:
 
 def reader(lab: settings.Settings, name: str, port: str) -> Server:
     url = f"http://127.0.0.1:{lab.port(port)}"
-    return Server(name, url, "lab_reader", lab["READER_PASSWORD"], time.monotonic() + ARRIVAL_SECONDS)
+    return Server(name, url, "lab_reader", lab.secret("READER_PASSWORD"), time.monotonic() + ARRIVAL_SECONDS)
 
 
 def predict(lab: settings.Settings) -> str:
     """Send the smallest record that the champion's card allows; give the prediction's id. Raises LabError."""
-    card = http.get_json(f"{lab.api_url}/model", key=lab["API_KEY"])["card"]
+    card = http.get_json(f"{lab.api_url}/model", key=lab.api_key)["card"]
     record = {f["name"]: math.ceil(f["min"]) if f["type"] == "integer" else f["min"] for f in card["features"]}
     url = f"{lab.api_url}/predict"
-    answer = http.decode(url, http.request("POST", url, json=record, key=lab["API_KEY"], client="demo"))
+    answer = http.decode(url, http.request("POST", url, json=record, key=lab.api_key, client="demo"))
     if not isinstance(answer, dict) or not answer.get("id"):
         raise LabError(f"{url} gave no id: {answer!r}"[:300], "see `make logs`")
     return str(answer["id"])

@@ -19,7 +19,7 @@ def main(words: list[str] | None = None) -> int:
     if note := settings.ignored():
         print(note, file=sys.stderr)
     values = settings.load()
-    params = Path(arguments.params).resolve() if arguments.params else values.params
+    params = Path(arguments.params).resolve() if arguments.params else values.params_path
     definition, paths = problem.load(params), Paths(params.parent)
     if arguments.command == "check":
         from trainer import evaluate, ingest, train

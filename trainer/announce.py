@@ -25,7 +25,7 @@ def decision(settings: Settings, entry: Entry) -> None:
             timestamp=datetime.now(UTC),
             id=str(uuid4()),
             service=SERVICE,
-            environment=settings["ENVIRONMENT"],
+            environment=settings.environment,
             decision=str(entry.__struct_config__.tag),
             number=entry.number,
             model_name=entry.model,
@@ -47,7 +47,7 @@ def missed_floors(settings: Settings, model: str, version: int, faults: list[str
             timestamp=datetime.now(UTC),
             id=str(uuid4()),
             service=SERVICE,
-            environment=settings["ENVIRONMENT"],
+            environment=settings.environment,
             kind="below_floor",
             message=message,
             model_name=model,
@@ -59,7 +59,7 @@ def missed_floors(settings: Settings, model: str, version: int, faults: list[str
 def _write(settings: Settings, event: events.Event) -> None:
     """Append the event; the ledger has the decision already, so that a full disk is no reason to fail."""
     folder = Path(os.environ.get("EVENTS_DIR") or STATE / "events")
-    limits = Retention(days=float(settings["EVENTS_DAYS"]), megabytes=float(settings["EVENTS_MB"]))
+    limits = Retention(days=float(settings.events_days), megabytes=float(settings.events_mb))
     try:
         with events.Writer(folder, SERVICE, retention=limits) as writer:
             writer.write([event])

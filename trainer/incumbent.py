@@ -70,7 +70,7 @@ def on_present_data(
         check_estimator(recipe.estimator)
         candidate = Candidate(estimator=recipe.estimator, settings=recipe.settings, grid=recipe.grid)
         data = table(problem, frame)
-        with backend(settings["DASK_SCHEDULER_ADDRESS"]):
+        with backend(settings.dask_scheduler_address):
             scores = evaluate(problem, {recipe.candidate: candidate}, data)[recipe.candidate]
     except LabError as error:
         fault = f"{number} cannot be compared with: {error.message}"

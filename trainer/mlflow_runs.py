@@ -43,12 +43,12 @@ def record(
     Those in `anew` get another run, for the package in theirs is lost.
     A run that was cut short is not finished, hence made again. Raises LabError when MLflow is away.
     """
-    http.request("GET", f"{settings.mlflow_url}/health")  # 2 s to learn that it is away
+    http.request("GET", f"{settings.tracking_url}/health")  # 2 s to learn that it is away
     _limit_waits()
-    os.environ.update(http.direct(settings.mlflow_url))
+    os.environ.update(http.direct(settings.tracking_url))
     import mlflow
 
-    mlflow.set_tracking_uri(settings.mlflow_url)
+    mlflow.set_tracking_uri(settings.tracking_url)
     try:
         client = mlflow.MlflowClient()
         present = client.get_experiment_by_name(problem.name)
@@ -60,14 +60,14 @@ def record(
         return {name: run for name, run in runs.items() if run}
     except (mlflow.MlflowException, OSError) as error:
         raise LabError(
-            f"MLflow at {settings.mlflow_url} failed while the training was recorded: {str(error)[:300]}",
+            f"MLflow at {settings.tracking_url} failed while the training was recorded: {str(error)[:300]}",
             "nothing was registered and the trained models are kept; see `make status`, then run `make train` again",
         ) from error
 
 
 def trainings(settings: Settings, problem: Problem, data_md5: str) -> int:
     """How many trainings MLflow holds on these data: each one is another chance to be the best by luck."""
-    base = f"{settings.mlflow_url}/api/2.0/mlflow"
+    base = f"{settings.tracking_url}/api/2.0/mlflow"
     experiment = http.get_json(f"{base}/experiments/get-by-name?{urlencode({'experiment_name': problem.name})}")
     body = {
         "experiment_ids": [experiment["experiment"]["experiment_id"]],

@@ -43,7 +43,7 @@ def promote(settings: Settings, problem: Problem, paths: Paths, choice: Choice, 
     frame = dataset(problem, paths)
     results = read_results(paths)
     check_fresh(problem, paths, results)
-    registry, book = Registry(settings.mlflow_url, problem.name), Ledger(settings, problem.name)
+    registry, book = Registry(settings.tracking_url, problem.name), Ledger(settings, problem.name)
     entries = _entries(book)
     version = champion.settle(book, registry)
     package = incumbent.load(registry, version) if version else None

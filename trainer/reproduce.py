@@ -29,7 +29,7 @@ METRIC_TOLERANCE = 1e-9
 
 def reproduce(settings: Settings, problem: Problem, number: int) -> bool:
     """Rebuild version `number` in a fresh checkout of its commit; print and return whether all is the same."""
-    registry = Registry(settings.mlflow_url, problem.name)
+    registry = Registry(settings.tracking_url, problem.name)
     text, model = registry.download(registry.version(number))
     card = trial.verify(registry.model, text, model)
     recipe.check_card(card)

@@ -42,7 +42,7 @@ def train(settings: Settings, problem: Problem, paths: Paths) -> None:
     positives = int(data.y.sum())
     if positives >= problem.evaluation.folds:  # fewer of them are too few for the folds, which has an error of its own
         check_recall(positives, problem.threshold.recall)
-    with backend(settings["DASK_SCHEDULER_ADDRESS"]):
+    with backend(settings.dask_scheduler_address):
         evaluated = evaluate(problem, problem.candidates, data)
     if paths.candidates.exists():
         shutil.rmtree(paths.candidates)

@@ -104,7 +104,7 @@ def make(settings: Settings, folder: Path) -> Models:
 
 def _train(settings: Settings, folder: Path) -> Problem:
     """Run the pipeline's stages on a problem with the two candidates, in a folder of its own."""
-    definition = problem.load(settings.params)
+    definition = problem.load(settings.params_path)
     candidates = {name: definition.candidates.get(name, default) for name, default in CANDIDATES.items()}
     definition = msgspec.structs.replace(definition, candidates=candidates)
     params = folder / "params.yaml"

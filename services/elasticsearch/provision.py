@@ -1,7 +1,7 @@
 """Sets Elasticsearch and Kibana up for the lab; run it again whenever you like.
 
-    python setup.py elasticsearch    # passwords, roles, users, lifecycle, templates, data streams
-    python setup.py kibana           # data views and dashboards
+    python provision.py elasticsearch    # passwords, roles, users, lifecycle, templates, data streams
+    python provision.py kibana           # data views and dashboards
 
 Everything it puts there stands in the JSON files beside it and in ../kibana/objects. To change a dashboard, change it
 in Kibana, export it with its references over the file, and commit. A changed mapping holds from a data stream's next
@@ -205,7 +205,7 @@ def main(arguments: list[str]) -> int:
         "kibana": ("Kibana", "KIBANA_URL", "http://kibana:5601", set_up_kibana),
     }
     if len(arguments) != 1 or arguments[0] not in parts:
-        print(f"usage: python setup.py {'|'.join(parts)}", file=sys.stderr)
+        print(f"usage: python provision.py {'|'.join(parts)}", file=sys.stderr)
         return 2
     name, address, default, set_up = parts[arguments[0]]
     try:

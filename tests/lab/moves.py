@@ -39,7 +39,7 @@ def entry(model: str) -> Promoted:
 def main() -> None:
     model, seed, count, fate = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), FATES[sys.argv[4]]
     values, rng, moves = settings.load(), random.Random(seed), 0
-    book, registry = Fateful(values, model), Registry(values.mlflow_url, model)
+    book, registry = Fateful(values, model), Registry(values.tracking_url, model)
     while moves < count:
         current = champion.settle(book, registry)
         to = rng.choice([number for number in range(1, VERSIONS + 1) if not current or number != current.number])

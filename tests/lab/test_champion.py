@@ -18,7 +18,7 @@ from lab import champion, ledger
 from lab.errors import LabError
 from lab.ledger import Ledger
 from lab.registry import PACKAGE, Registry
-from lab.settings import ROOT, SETTINGS, Settings
+from lab.settings import ROOT, Settings, parse
 from tests.lab.moves import VERSIONS, entry
 from tests.lab.test_store import store
 
@@ -28,7 +28,7 @@ NAME = "breast-cancer-wisconsin"
 @pytest.fixture(scope="module")
 def values(lab) -> Settings:
     variables = dict(line.split("=", 1) for line in (lab.root / ".env").read_text().splitlines() if "=" in line)
-    return Settings({s.name: s.default or "" for s in SETTINGS} | variables)
+    return parse(variables)
 
 
 @pytest.fixture

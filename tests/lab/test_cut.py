@@ -14,7 +14,7 @@ import pytest
 from lab import card, ledger, problem
 from lab.errors import LabError
 from lab.registry import Registry
-from lab.settings import SETTINGS, Settings
+from lab.settings import Settings, parse
 from trainer import promote
 from trainer.results import Paths
 
@@ -82,7 +82,7 @@ class Line:
 
 def settings_of(lab, **changes: str) -> Settings:
     env_values = dict(line.split("=", 1) for line in (lab.root / ".env").read_text().splitlines() if "=" in line)
-    return Settings({s.name: s.default or "" for s in SETTINGS} | env_values | changes)
+    return parse({**env_values, **changes})
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,15 @@ def lint(tool: str, *words: str) -> None:
     assert process.returncode == 0, process.stdout + process.stderr
 
 
+def test_a_mounted_script_exists():
+    """Every path below /services in a command of compose.yaml is a file of this repository."""
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"].values()
+    words = [str(word) for service in services for word in service.get("command") or []]
+    paths = [word for word in words if word.startswith("/services/")]
+    assert len(paths) >= 2
+    assert [path for path in paths if not (ROOT / path[1:]).is_file()] == []
+
+
 def test_hadolint_passes():
     """On every Dockerfile."""
     command = ["git", "ls-files", "-co", "--exclude-standard", "*Dockerfile"]

@@ -82,7 +82,7 @@ def test_kibana_is_available_when_its_status_is_200(setup, server, monkeypatch, 
     monkeypatch.setenv("SETUP_SECONDS", "0.2")
     assert setup.main(["kibana"]) == code
     kibana = next(service for service in SERVICES if service.name == "kibana")
-    assert kibana.healthy(Settings({"KIBANA_PORT": server.url.rpartition(":")[2]})) is (code == 0)
+    assert kibana.healthy(Settings(kibana_port=int(server.url.rpartition(":")[2]))) is (code == 0)
 
 
 def test_setup_imports_every_object(setup, server, capsys):

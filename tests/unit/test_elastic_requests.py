@@ -1,4 +1,4 @@
-"""What setup.py and smoke.py ask of Elasticsearch, beside Elastic's own client: the same requests, each with its type.
+"""The requests of provision.py and elk_smoke.py to Elasticsearch, beside those of Elastic's own client, with types.
 
 Every request is written down as a call of that client. The compiler holds the call to the client's types, Node.js makes
 it, and what arrives must be what the scripts sent. What they ask of Kibana has no types.

@@ -33,36 +33,36 @@ def env_file(tmp_path, monkeypatch):
 def test_secrets_are_fresh_and_for_the_owner_alone(env_file):
     """`.env` is written once, mode 600, with secrets that differ from clone to clone."""
     settings.remember(settings.draw(settings.load({})))
-    first = settings.load({})["S3_SECRET_KEY"]
+    first = settings.load({}).secret("S3_SECRET_KEY")
     assert stat.S_IMODE(env_file.stat().st_mode) == 0o600
     assert len(first) == 40
     assert settings.draw(settings.load({})) == {}
     env_file.unlink()
     settings.remember(settings.draw(settings.load({})))
-    assert settings.load({})["S3_SECRET_KEY"] != first
+    assert settings.load({}).secret("S3_SECRET_KEY") != first
 
 
 def test_what_is_asked_for_wins_and_is_remembered_without_showing_secrets(env_file):
     """A setting given once on the command line holds for the next command; a secret is never reported."""
     settings.remember(settings.draw(settings.load({})))
-    assert settings.load({"API_PORT": "8010"}).port("API_PORT") == 8010
-    assert settings.remember({"API_PORT": "8010", "S3_SECRET_KEY": "mine"}) == {"API_PORT": "8010"}
-    assert settings.load({}).port("API_PORT") == 8010
-    assert settings.load({})["S3_SECRET_KEY"] == "mine"
+    assert settings.load({"API_PORT": "8010"}).api_port == 8010
+    assert settings.remember({"API_PORT": "8010", "S3_SECRET_KEY": "a-key-of-mine"}) == {"API_PORT": "8010"}
+    assert settings.load({}).api_port == 8010
+    assert settings.load({}).secret("S3_SECRET_KEY") == "a-key-of-mine"
     assert stat.S_IMODE(env_file.stat().st_mode) == 0o600
 
 
 def test_a_secret_that_is_not_set_is_an_error(env_file):
     """No secret has a default."""
     with pytest.raises(LabError, match="S3_SECRET_KEY is not set"):
-        settings.load({})["S3_SECRET_KEY"]
+        settings.load({}).secret("S3_SECRET_KEY")
 
 
 @pytest.mark.parametrize("value", ["http", "0", "65536", "²", "-1"])
 def test_a_port_that_is_none_names_the_setting(env_file, value):
     """A bad port is refused by name."""
     with pytest.raises(LabError, match="API_PORT is"):
-        settings.load({"API_PORT": value}).port("API_PORT")
+        settings.load({"API_PORT": value})
 
 
 def test_env_example_is_the_table():
@@ -121,6 +121,8 @@ def test_the_code_hash_covers_what_dvc_watches():
 SHAPELESS = {
     "lab/env_file.py": "reads .env",
     "lab/errors.py": "words a fault",
+    "lab/hosts.py": "reads host names",
+    "lab/setting_types.py": "checks settings",
     "lab/settings.py": "finds files and services",
     "lab/strict_yaml.py": "parses params.yaml, whose values the fingerprint covers",
     "trainer/cluster.py": "chooses where the fits run",
@@ -173,7 +175,7 @@ def test_a_port_in_use_names_its_holder(monkeypatch):
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        values = settings.load({"API_PORT": str(port), "S3_ACCESS_KEY": "a", "S3_SECRET_KEY": "b"})
+        values = settings.load({"API_PORT": str(port), "S3_ACCESS_KEY": "aaa", "S3_SECRET_KEY": "bbbbbbbb"})
         with pytest.raises(LabError, match=rf"port {port} \(API_PORT\) is in use by .*pid") as error:
             preflight.check_ports(values, SERVICES)
         assert "make up API_PORT=" in error.value.remedy

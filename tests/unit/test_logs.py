@@ -42,7 +42,7 @@ def test_the_end_of_a_log_that_was_begun_anew(tmp_path, monkeypatch, new, old, e
     for name, letter, lines in (("api.log", "n", new), ("api.log.1", "o", old)):
         if lines:
             (tmp_path / name).write_text("".join(f"{letter}{number}\n" for number in range(lines)))
-    end = supervisor.log_end(Settings({}), "api").split("\n")
+    end = supervisor.log_end(Settings(), "api").split("\n")
     first, _, rest = expectation.partition(" … ")
     assert (end[0], end[-len(rest.split()) :] if rest else []) == (first, rest.split())
     assert len(end) == (15 if rest else 1)

@@ -8,9 +8,10 @@ import socket
 import pytest
 import yaml
 
-from lab import settings, values
+from lab import settings
 from lab.errors import LabError
-from lab.settings import GRPC_OFFSET, NAMES, ROOT, SETTINGS
+from lab.setting_types import GRPC_OFFSET
+from lab.settings import NAMES, ROOT, SETTINGS
 from launcher import compose, docker_preflight, preflight
 from launcher.services import CONTAINERS, SERVICES
 from tests.conftest import free_port
@@ -50,7 +51,7 @@ def fresh_settings():
 
 
 def with_(fresh_settings, **changes: str) -> settings.Settings:
-    return settings.Settings({**fresh_settings.values, **changes})
+    return settings.parse({**fresh_settings.texts(), **changes})
 
 
 def test_only_what_was_meant_counts(monkeypatch):
@@ -61,7 +62,7 @@ def test_only_what_was_meant_counts(monkeypatch):
     monkeypatch.setenv("MLFLOW_PORT", "5010")
     monkeypatch.setenv(NAMES, "MLFLOW_PORT HOME S3_PORT")
     result = settings.load()
-    assert (result["API_PORT"], result["MLFLOW_PORT"], result.values["S3_SECRET_KEY"]) == ("8000", "5010", "")
+    assert (result.api_port, result.mlflow_port, result.s3_secret_key) == (8000, 5010, "")
     note = settings.ignored()
     assert "API_PORT, S3_SECRET_KEY" in note
     assert not re.search("MLFLOW|WORKERS|another|8010", note)
@@ -70,10 +71,10 @@ def test_only_what_was_meant_counts(monkeypatch):
 def test_an_empty_value_is_the_tables(env_file):
     """`make up API_KEY=` clears a key, `make up API_PORT=` goes back to the default, and both are kept."""
     settings.remember({"API_KEY": "abc #1", "API_PORT": "8010"})
-    assert settings.load({})["API_KEY"] == "abc #1"
-    assert settings.load({"API_KEY": ""})["API_KEY"] == ""
+    assert settings.load({}).api_key == "abc #1"
+    assert settings.load({"API_KEY": ""}).api_key == ""
     assert settings.remember({"API_KEY": "", "API_PORT": ""}) == {"API_PORT": ""}
-    assert (settings.load({})["API_KEY"], settings.load({})["API_PORT"]) == ("", "8000")
+    assert (settings.load({}).api_key, settings.load({}).api_port) == ("", 8000)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,11 @@ def test_an_empty_value_is_the_tables(env_file):
         *(("MLFLOW_URL", value) for value in ("mlflow", "ftp://x", "http://", "http://x:99999")),
         *(("API_WORKERS", value) for value in ("0", "-1", "x", "65")),
         *(("API_PORT", value) for value in ("abc", "0", "65536")),
+        ("S3_PORT", "55536"),
+        *(("AWS_REGION", value) for value in ("Frankfurt", "eu central 1", "eu-central")),
+        *(("AWS_ROLE_ARN", value) for value in ("pipeline", "arn:aws:iam::1:role/pipeline")),
+        ("AWS_TARGET", "localstack"),
+        ("ENGINE", "podman"),
         ("LITE", "yes"),
         ("START_SECONDS", "0"),
         ("PARAMS", "a\tb"),
@@ -99,16 +105,44 @@ def test_an_empty_value_is_the_tables(env_file):
 def test_a_value_that_nothing_starts_with(fresh_settings, name, value):
     """It is refused by the setting's name, and a secret is not shown."""
     with pytest.raises(LabError, match=name) as caught:
-        values.check(with_(fresh_settings, **{name: value}))
+        with_(fresh_settings, **{name: value})
     if name.endswith("KEY"):
         assert value not in str(caught.value)
+
+
+def test_a_setting_that_cannot_be_used_can_be_replaced_and_does_not_keep_the_lab_running(env_file, fresh_settings):
+    """The command line wins over a wrong value in `.env`, and `make down` needs no value but the project's name."""
+    settings.remember(settings.draw(settings.load({})) | {"API_PORT": "high", "COMPOSE_PROJECT_NAME": "mine"})
+    with pytest.raises(LabError, match=r"API_PORT is 'high'; it must be a whole number from 1 to 65535"):
+        settings.load({})
+    assert settings.load({"API_PORT": "8010"}).api_port == 8010
+    result = settings.load_to_stop()
+    assert (result.api_port, result.compose_project_name) == (8000, "mine")
+    assert len(result.secret("S3_SECRET_KEY")) == 40
+
+
+def test_settings_are_not_shown(fresh_settings):
+    """Neither in a traceback nor in the report of a failed test."""
+    assert repr(fresh_settings) == "Settings(…)"
+
+
+def test_the_texts_of_the_settings_mean_the_settings(fresh_settings):
+    """Processes read from their environment what the launcher read from `.env`."""
+    assert settings.parse(fresh_settings.texts()) == fresh_settings
+    assert {name: fresh_settings.texts()[name] for name in ("LITE", "API_PORT", "ENGINE")} == {
+        "LITE": "0",
+        "API_PORT": "8000",
+        "ENGINE": "auto",
+    }
 
 
 @pytest.mark.parametrize("bucket", ["lab", "a.b-c", "0" * 63])
 def test_values_that_are_right(fresh_settings, bucket):
     """The defaults with fresh secrets, and whatever S3 takes for a bucket."""
     key = "any 'printable' \"ASCII\" $value"
-    values.check(with_(fresh_settings, S3_BUCKET=bucket, API_KEY=key, MLFLOW_URL="https://mlflow.example:8443/x"))
+    url = "https://mlflow.example:8443/x"
+    result = with_(fresh_settings, S3_BUCKET=bucket, API_KEY=key, MLFLOW_URL=url)
+    assert (result.s3_bucket, result.api_key, result.tracking_url) == (bucket, key, url)
 
 
 @pytest.mark.parametrize(
