@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,10 +123,8 @@ def commit(root: Path) -> None:
         subprocess.run(["git", *words], cwd=root, check=True, timeout=60)
 
 
-def make_lab(root: Path, **env: str) -> Lab:
-    """A lab in `root`, not up yet: this work tree and another table, free ports, fewer folds for a short training."""
-    copy_work_tree(root)
-    add_a_table(root)
+def shorten_training(root: Path) -> None:
+    """Train with fewer folds."""
     params = root / "params.yaml"
     text = params.read_text()
     less = {"folds: 10": "folds: 5", "repeats: 10": "repeats: 2", "inner_folds: 3": "inner_folds: 2"}
@@ -132,6 +132,39 @@ def make_lab(root: Path, **env: str) -> Lab:
         assert old in text
         text = text.replace(old, new, 1)
     params.write_text(text)
+
+
+@functools.cache
+def short_training_lock() -> str:
+    """The dvc.lock that a short training writes on this machine, in a folder of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        copy_work_tree(root)
+        shorten_training(root)
+        commit(root)
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        process = subprocess.run(
+            ["dvc", "repro"], cwd=root, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=600
+        )
+        assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
+        return (root / "dvc.lock").read_text()
+
+
+def bring_up(instance: Lab) -> None:
+    """`make up`, which must succeed; keep its output and what git says of the work tree afterwards."""
+    process = instance.run(sys.executable, "-m", "launcher", "up")
+    assert process.returncode == 0, process.stdout[-4000:] + process.stderr[-4000:]
+    status = instance.run("git", "status", "--porcelain")
+    (instance.root / ".lab" / "git-status").write_text(status.stdout + status.stderr)
+    (instance.root / "up.log").write_text(process.stdout)
+
+
+def make_lab(root: Path, **env: str) -> Lab:
+    """A lab in `root`, not up yet: this work tree and another table, free ports, fewer folds for a short training."""
+    copy_work_tree(root)
+    add_a_table(root)
+    shorten_training(root)
+    (root / "dvc.lock").write_text(short_training_lock())
     commit(root)
     ports_in_use: set[int] = set()
     ports = {setting.name: str(free_port(ports_in_use)) for setting in SETTINGS if setting.port}
@@ -147,9 +180,7 @@ def lab(tmp_path_factory):
     """A lab that is up as processes, its champion served."""
     instance = make_lab(tmp_path_factory.mktemp("lab"), ENGINE="embedded")
     try:
-        process = instance.run(sys.executable, "-m", "launcher", "up")
-        assert process.returncode == 0, process.stdout[-4000:] + process.stderr[-4000:]
-        (instance.root / "up.log").write_text(process.stdout)
+        bring_up(instance)
         yield instance
     finally:
         instance.run(sys.executable, "-m", "launcher", "down", seconds=300)

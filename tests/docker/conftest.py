@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from launcher import docker as containers
-from tests.conftest import Lab, make_lab
+from tests.conftest import Lab, bring_up, make_lab
 
 PROJECT = f"lab-test-{os.getpid()}"
 STAND_INS = os.pathsep.join(("compose.yaml", "tests/docker/stand-ins.yaml"))
@@ -66,9 +66,7 @@ def boxed(tmp_path_factory) -> Iterator[Lab]:
     """A lab that is up in containers, its champion served."""
     instance = in_containers(tmp_path_factory.mktemp("boxed"))
     try:
-        process = instance.run(sys.executable, "-m", "launcher", "up")
-        (instance.root / "up.log").write_text(process.stdout)
-        assert process.returncode == 0, process.stdout[-4000:] + process.stderr[-4000:]
+        bring_up(instance)
         yield instance
     finally:
         instance.run(sys.executable, "-m", "launcher", "reset", "--yes", seconds=300)

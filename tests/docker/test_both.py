@@ -20,6 +20,7 @@ from tests.lab.test_lab import (
     test_the_runs_are_in_mlflow,
     test_the_same_again_registers_nothing,
     test_up_ends_with_the_table,
+    test_up_leaves_the_work_tree_as_it_was,
 )
 from tests.lab.test_load import test_without_an_api_it_says_what_to_do
 from tests.lab.test_pipeline import test_a_stage_that_fails_stops_the_pipeline

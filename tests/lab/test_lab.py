@@ -39,6 +39,11 @@ def eventually(condition, seconds: float = 240):
     return False
 
 
+def test_up_leaves_the_work_tree_as_it_was(lab):
+    """The first `make up` in a clone changes no file of it, on another Python than that which wrote dvc.lock either."""
+    assert (lab.root / ".lab" / "git-status").read_text() == ""
+
+
 def test_up_ends_with_the_table(lab):
     """Every service is up, its address stands in the table, and no secret does."""
     output = (lab.root / "up.log").read_text()
