@@ -1,1 +1,1 @@
-"""What more than one component of the lab must agree on."""
+"""The kernel: code that more than one component of the lab uses."""

@@ -18,7 +18,7 @@ from lab.problem import Column, Name, Share
 SCHEMA_VERSION = 2
 MODEL_FILE = "model.onnx"
 CARD_FILE = "card.json"
-# How far a probability of the served model may lie from the one the trainer recorded.
+# The largest allowed difference between a probability of the served model and the recorded one.
 TOLERANCE = 1e-5
 # Size limits of the two files, in bytes: each worker of the API holds both in memory.
 CARD_BYTES, MODEL_BYTES = 2**19, 32 * 2**20

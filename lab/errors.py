@@ -1,4 +1,4 @@
-"""One exception for everything a person can put right, and how a command line ends with it."""
+"""The exception for faults that a person can correct, and the end of a command line with such a fault."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LabError(Exception):
 
 
 def from_os_error(error: OSError) -> LabError:
-    """Say what a failed file operation means for the person who ran the command."""
+    """The error for a failed file operation, with a remedy where there is one."""
     if isinstance(error, TimeoutError):
         return LabError(f"waited too long: {error}", "see `make status`")
     place = error.filename or "a file"
@@ -48,7 +48,7 @@ def run(command: Callable[[], int | None]) -> NoReturn:
         program = error.cmd if isinstance(error.cmd, str) else " ".join(map(str, error.cmd))
         print(f"error: {program} took more than {error.timeout:g} s", file=sys.stderr)
         status = 1
-    except BrokenPipeError:  # nobody reads on
+    except BrokenPipeError:  # the reader of the output is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except OSError as error:

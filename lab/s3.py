@@ -28,7 +28,7 @@ def errors(settings: Settings) -> Iterator[None]:
 
 
 def ensure_bucket(settings: Settings) -> None:
-    """Make the bucket if it is missing; raise LabError when S3 does not let us."""
+    """Make the bucket if it is missing; raise LabError when S3 refuses that."""
     from botocore.exceptions import ClientError
 
     with errors(settings):
@@ -47,7 +47,9 @@ def get(settings: Settings, key: str, most: int) -> bytes:
         answer = client(settings).get_object(Bucket=settings.s3_bucket, Key=key)
         body: bytes = answer["Body"].read(most + 1)
     if len(body) > most:
-        raise LabError(f"{key} has more than {most / 2**20:g} MB", "see what has been stored there")
+        raise LabError(
+            f"{key} has more than {most / 2**20:g} MB", "look at the object: it is not one that the lab writes"
+        )
     return body
 
 

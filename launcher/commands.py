@@ -1,4 +1,4 @@
-"""`up`, `status`, `logs`, `down`, `reset`."""
+"""The commands of `python -m launcher`: up, status, logs, train, reproduce, down and reset."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ WELL_SECONDS = 120
 
 
 def up() -> None:
-    """Start the lab and train a first champion if there is none; this changes nothing when the lab is up.
+    """Start the lab, and train a first champion if there is none. A lab that is up stays as it is.
 
-    All checks come before anything stops. Settings of the command line are written to `.env` once the lab is up.
+    All checks are made before anything is stopped. Settings of the command line are written to `.env` once
+    the lab is up.
     """
     changes = settings.from_command_line()
     values = settings.load(changes)
@@ -56,11 +57,11 @@ def up() -> None:
         try:
             engine.train(values, ["--by", ledger.person()])
         finally:
-            pipeline.configure_dvc(values)  # a container knows S3 by another address
+            pipeline.configure_dvc(values)  # the container wrote the address that S3 has inside
         champion = registry.champion()
     if champion is None:
         raise LabError(
-            f"no candidate of {definition.name} may be champion; the reasons stand above",
+            f"no candidate of {definition.name} may be champion; the reasons are printed above",
             "lower choice.floors in params.yaml or add candidates, then run `make train`",
         )
     _wait_for_model(values, champion, progress)
@@ -83,7 +84,7 @@ def _to_be_trained(values: Settings, name: str) -> bool:
 
 
 def _lasting_settings(changes: dict[str, str]) -> dict[str, str]:
-    """The settings to keep before the start, because its volumes depend on them: the project's name, first secrets."""
+    """The settings to save before the start, because the volumes depend on them: the project's name and new secrets."""
     before = settings.stored()
     first = {setting.name for setting in SETTINGS if setting.secret and not before[setting.name]}
     return {name: value for name, value in changes.items() if name in first | {"COMPOSE_PROJECT_NAME"}}
@@ -105,7 +106,7 @@ def train(options: Sequence[str] = ()) -> None:
     try:
         engine.train(values, options)
     finally:
-        pipeline.configure_dvc(values)  # a container knows S3 by another address
+        pipeline.configure_dvc(values)  # the container wrote the address that S3 has inside
     if engine.outdated(values):
         print("note: the services were started with other settings; `make up` restarts them with these")
 
@@ -149,7 +150,7 @@ def reset(sure: bool) -> None:
     engines.present(values).remove(values)
     pipeline.remove_outputs(values)
     for path in STATE.glob("*"):
-        if path != lock.PATH:  # the lock goes last, so that another command still finds it held
+        if path != lock.PATH:  # the lock goes last, so that another command finds it held until then
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     shutil.rmtree(STATE, ignore_errors=True)
     print("the state is removed; `make up` begins anew")

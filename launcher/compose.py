@@ -1,4 +1,4 @@
-"""Docker Compose, asked and told: compose.yaml with this lab's settings."""
+"""Run Docker Compose on compose.yaml with this lab's settings, and read what it reports."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from lab.settings import ROOT, STATE, Settings
 from launcher import docker_preflight
 
 NAME = "docker"
-# What compose.yaml is called by where nothing else is said.
+# The project's name in compose.yaml, which holds until `make up` draws one.
 PROJECT = "mlops-lab"
-# For whoever types `docker compose --env-file .lab/compose.env …`.
+# For use by hand: `docker compose --env-file .lab/compose.env …`.
 ENV_FILE = STATE / "compose.env"
 ASK_SECONDS = 60
 
@@ -34,10 +34,10 @@ def environment(settings: Settings) -> dict[str, str]:
 def _variables(settings: Settings) -> dict[str, str]:
     try:
         name = problem.load(settings.params_path).name
-    except LabError:  # a fault in params.yaml must not keep anybody from stopping the lab
+    except LabError:  # the lab can be stopped when params.yaml has a fault
         name = "unknown"
     user, group = docker_preflight.owner()
-    # Compose and Docker have variables of their own. They are no settings of the lab, so they are read as Compose does.
+    # Variables of Compose and Docker are not settings of the lab. They are read as Compose reads them.
     shell = {**env_file.read(DOTENV), **os.environ}
     profiles = [shell.get("COMPOSE_PROFILES", ""), "" if settings.lite else "elastic"]
     variables = {
@@ -49,7 +49,7 @@ def _variables(settings: Settings) -> dict[str, str]:
         "LAB_GID": str(group),
         "DOCKER_GID": shell.get("DOCKER_GID") or str(docker_preflight.socket_group()),
         "API_MEMORY": f"{api_memory(settings.api_workers)}m",
-        # An attestation would make every build another image, and every `up` other containers.
+        # With attestations each build would give another image, and each `make up` would replace the containers.
         "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
     }
     if not settings.lite and not settings.elastic_apm_server_url:
@@ -60,7 +60,8 @@ def _variables(settings: Settings) -> dict[str, str]:
 def api_memory(workers: int) -> int:
     """The memory limit of the API's container, in MB.
 
-    Two workers took 495 MB under all attacks at once. The process that tries a new model may take 200 MB more.
+    Two workers used 495 MB under all attacks of the tests at once. The process that tries a new model may use 200 MB
+    more.
     """
     return 384 + 192 * workers
 
@@ -73,7 +74,7 @@ def check(settings: Settings) -> None:
 
 
 def leave(settings: Settings) -> None:
-    """Write the settings to a file with which a person can run Compose by hand."""
+    """Write the variables of compose.yaml to a file, so that a person can run Compose by hand."""
     ENV_FILE.unlink(missing_ok=True)
     env_file.write(
         ENV_FILE, _variables(settings), "The settings that `make up` gave Compose. Use them to run Compose by hand."
@@ -81,7 +82,7 @@ def leave(settings: Settings) -> None:
 
 
 def run(settings: Settings, *words: str, seconds: float = ASK_SECONDS) -> subprocess.CompletedProcess[str]:
-    """`docker compose …`; raise LabError when it does not answer in time."""
+    """Run `docker compose …`; raise LabError when it does not end in time."""
     command = ["docker", "compose", *words]
     try:
         return subprocess.run(
@@ -94,27 +95,29 @@ def run(settings: Settings, *words: str, seconds: float = ASK_SECONDS) -> subpro
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise LabError(f"Docker did not answer within {seconds:g} s", "start Docker anew, then run it again") from error
+        raise LabError(
+            f"Docker did not answer within {seconds:g} s", "restart Docker, then run the command again"
+        ) from error
 
 
 def show(settings: Settings, *words: str) -> int:
-    """`docker compose …` with its output shown; give its exit status."""
+    """Run `docker compose …` and show its output; return its exit status."""
     return subprocess.run(["docker", "compose", *words], cwd=ROOT, env=environment(settings), check=False).returncode
 
 
 def ask(settings: Settings, *words: str) -> str:
-    """What it prints, nothing when it fails; of every profile."""
+    """The output of `docker compose …` over all profiles; empty when it fails."""
     process = run(settings, "--profile", "*", *words)
     return "" if process.returncode else process.stdout
 
 
 def rows(settings: Settings, *words: str) -> list[dict[str, Any]]:
-    """One for each container of the project: Service, State, Health, ExitCode, ID, and Hash, of its configuration."""
+    """A row for each container of the project: Service, State, Health, ExitCode, ID, and its configuration's Hash."""
     text = ask(settings, "ps", "--all", *words, "--format", "json")
     containers: list[Any] = [msgspec.json.decode(line) for line in text.splitlines() if line.strip()]
     containers = (
         containers[0] if containers and isinstance(containers[0], list) else containers
-    )  # other versions give one list
+    )  # some versions of Compose print one list
     key = "com.docker.compose.config-hash="
     for row in containers:
         labels = row["Labels"].split(",")
@@ -123,7 +126,7 @@ def rows(settings: Settings, *words: str) -> list[dict[str, Any]]:
 
 
 def states(settings: Settings) -> dict[str, str]:
-    """Compose's word for each: the checks are its own, in compose.yaml."""
+    """The state of each service by Compose's health checks: "up" when the service is healthy."""
     state_of = {}
     for row in rows(settings):
         state = row["Health"] or row["State"]
@@ -133,17 +136,17 @@ def states(settings: Settings) -> dict[str, str]:
 
 
 def published(settings: Settings) -> dict[int, str]:
-    """The ports of this machine that this lab's containers publish, each with the name of its service."""
+    """The ports of this machine that the lab's containers publish, each with the name of its service."""
     return {each["PublishedPort"]: row["Service"] for row in rows(settings) for each in row.get("Publishers") or ()}
 
 
 def names(settings: Settings, profile: str) -> set[str]:
-    """The services that only this profile adds."""
+    """The services that belong to this profile."""
     return {name for name, each in _config(settings, "--profile", "*").items() if profile in each.get("profiles", [])}
 
 
 def missing_images(settings: Settings) -> dict[str, str]:
-    """The images that must be pulled first, with a service that needs each."""
+    """The images that must be pulled, each with the name of a service that needs it."""
     images = {each["image"]: name for name, each in _config(settings).items() if "build" not in each}
     process = subprocess.run(
         ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"],
@@ -157,7 +160,7 @@ def missing_images(settings: Settings) -> dict[str, str]:
 
 
 def built(settings: Settings) -> list[str]:
-    """One service for each image that is ours: two that build the same one at once would be in each other's way."""
+    """One service for each image that Compose builds: two builds of one image at the same time would collide."""
     return sorted({each["image"]: name for name, each in _config(settings).items() if "build" in each}.values())
 
 

@@ -1,4 +1,4 @@
-"""The engine of containers: compose.yaml, through Docker Compose."""
+"""The docker engine: the services as containers, which Docker Compose runs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from launcher.services import CONTAINERS, ELASTIC, Service
 from launcher.state import note_engine
 
 LOG = STATE / "log" / "compose.log"
-# A first build installs a gigabyte, a first pull fetches four.
+# The first build installs 1 GB of packages, and the first pull fetches 4 GB of images.
 BUILD_SECONDS = 3_600
 STOP_SECONDS = 180
-# How long an engine that is well takes to say so.
+# Time within which a working engine answers.
 WAIT_SECONDS = 15
-# The first that know a healthcheck's start_interval, and `!override`.
+# The first versions that know a health check's start_interval, and `!override`.
 ENGINE_VERSION, COMPOSE_VERSION = (25,), (2, 24, 4)
 _TRAINER = ("run", "--rm", "--no-deps", "-T", "trainer", "python")
 _WITHOUT = "or run the lab as processes: make up ENGINE=embedded"
@@ -34,7 +34,7 @@ _WITHOUT = "or run the lab as processes: make up ENGINE=embedded"
 
 @functools.cache
 def fault() -> LabError | None:
-    """What keeps containers from running here, as an error that was not raised; None when nothing does."""
+    """The reason why containers cannot run here, as an error that was not raised; None when they can."""
     if not shutil.which("docker"):
         return LabError("Docker is not installed", f"install Docker with Compose 2, {_WITHOUT}")
     try:
@@ -59,7 +59,7 @@ def fault() -> LabError | None:
         if _output("docker", "buildx", "version")[0]:
             return LabError("there is no buildx beside Docker", f"install its plugin buildx, {_WITHOUT}")
     except subprocess.TimeoutExpired:
-        return LabError(f"Docker's engine does not answer within {WAIT_SECONDS} s", f"start it anew, {_WITHOUT}")
+        return LabError(f"Docker's engine does not answer within {WAIT_SECONDS} s", f"restart it, {_WITHOUT}")
     return None
 
 
@@ -102,7 +102,7 @@ def start(settings: Settings, progress: Progress) -> None:
     note_engine(NAME)
     compose.leave(settings)
     if settings.lite and (remainder := before.keys() & compose.names(settings, "elastic")):
-        # They are no orphans to Compose, only of a profile that is off.
+        # Compose does not remove the containers of a disabled profile, so we do.
         _step(
             settings,
             progress,
@@ -111,7 +111,7 @@ def start(settings: Settings, progress: Progress) -> None:
         )
     if holders := _in_the_way(settings):
         _step(settings, progress, "ports to change hands", ["--profile", "*", "rm", "--stop", "--force", *holders])
-    # Compose's limit is for all of them: Elasticsearch, Kibana and Filebeat start one after the other.
+    # Compose has one limit for all services, and Elasticsearch, Kibana and Filebeat start one after another.
     limit = settings.start_seconds * (1 if settings.lite else 3)
     words = ["up", "--detach", "--no-build", "--remove-orphans", "--wait", "--wait-timeout", str(limit)]
     try:
@@ -146,10 +146,10 @@ def store(settings: Settings) -> str:
 def train(settings: Settings, options: Sequence[str] = ()) -> None:
     LOG.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     LOG.write_text("")
-    # The installed packages are part of what a model depends on, so training uses a current image.
+    # A model depends on the installed packages, so the training uses a current image.
     _step(settings, Progress(), "the trainer's image to be built", ["build", "trainer"])
     if _trainer(settings, ["-m", "launcher", "pipeline", *options]):
-        raise LabError("the pipeline failed; the reason stands above", "mend it, then run `make train`")
+        raise LabError("the pipeline failed; the reason stands above", "correct it, then run `make train`")
 
 
 def reproduce(settings: Settings, version: int) -> int:
@@ -159,7 +159,7 @@ def reproduce(settings: Settings, version: int) -> int:
 
 
 def _trainer(settings: Settings, words: list[str]) -> int:
-    """Run `python …` in the trainer's container, on this clone's files and as their owner; give its exit status."""
+    """Run `python …` in the trainer's container on this clone's files, as their owner; return its exit status."""
     return compose.show(settings, *_TRAINER, *words)
 
 
@@ -186,7 +186,7 @@ def remove(settings: Settings) -> None:
 
 def _down(settings: Settings, *more: str) -> bool:
     ran = bool(states(settings))
-    # First the stand-in AWS, which starts again the tasks that end.
+    # The stand-in AWS stops first, because it restarts tasks that end.
     for words in (["stop", "aws"], ["down", "--remove-orphans", *more]):
         process = compose.run(settings, "--profile", "*", *words, seconds=STOP_SECONDS)
         if process.returncode:
@@ -197,7 +197,7 @@ def _down(settings: Settings, *more: str) -> bool:
 
 
 def _end_tasks(settings: Settings) -> None:
-    """Remove the task containers that the stand-in AWS left on its network: Compose does not know them."""
+    """Remove the task containers that the stand-in AWS left on its network, because Compose does not know them."""
     label = f"label=ministack.instance={project(settings)}-aws:4566"
     if ids := _output("docker", "ps", "--all", "--quiet", "--filter", label)[1]:
         subprocess.run(
@@ -206,7 +206,7 @@ def _end_tasks(settings: Settings) -> None:
 
 
 def _step(settings: Settings, progress: Progress, what: str, words: list[str]) -> None:
-    """Run one of Compose's commands that take long, its words to the log; raise LabError with the end of them."""
+    """Run a long command of Compose with its output in the log; raise LabError with the end of the output."""
     with LOG.open("a") as log:
         offset = log.tell()
         process = subprocess.Popen(
@@ -231,12 +231,15 @@ def _step(settings: Settings, progress: Progress, what: str, words: list[str]) -
 def _remedy(word: str) -> str:
     return {
         "pull": f"check the network, name other images in .env (S3_IMAGE, …), take fewer with LITE=1, {_WITHOUT}",
-        "build": f"the whole of it is in {LOG}; with no network nothing can be installed",
+        "build": f"the whole output is in {LOG}; a build needs the network to install packages",
     }.get(word, f"the whole log is {LOG}; `make logs` shows each service's own")
 
 
 def _unwell(settings: Settings) -> LabError | None:
-    """The first service that is not well, with its own log; one that ended well is a step of setting up."""
+    """The error for the first service that is not up, with the end of its log.
+
+    A one-shot service that ended with 0 counts as up.
+    """
     for name, state in states(settings).items():
         if state not in ("up", "running", "exited 0", "created", "starting"):
             return LabError(

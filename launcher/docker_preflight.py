@@ -1,4 +1,4 @@
-"""What can be known to go wrong with containers before any is started."""
+"""Checks for the docker engine that are made before a container is started."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from lab.settings import ROOT, STATE, Settings
 from launcher import preflight
 from launcher.services import Service
 
-# Memory that the running containers need, and disk space with the images, in MB: first without the Elastic part, then
-# the Elastic part alone. Its memory is an estimate, three quarters of its limits in compose.yaml, because no process
-# uses its whole limit.
+# Memory of the running containers, and disk space with the images, in MB: first without the Elastic part, then the
+# Elastic part alone. The memory of the Elastic part is estimated as three quarters of its limits in compose.yaml.
 MEMORY_MB, ELASTIC_MEMORY_MB = 1_500, 4_500
 DISK_MB, ELASTIC_DISK_MB = 6_000, 6_000
 # The least value of vm.max_map_count that Elasticsearch demands in a cluster of several nodes.
@@ -64,7 +63,7 @@ def map_count_note() -> str:
 
 
 def remember_images(settings: Settings) -> None:
-    """Note what made the volumes: a later version may not be able to read them."""
+    """Note the images that made the volumes: an image of another version may not be able to read them."""
     MADE_WITH.write_bytes(msgspec.json.encode(_images(settings)))
 
 
@@ -88,12 +87,12 @@ def _check_images(settings: Settings) -> None:
         return
     for name, image in _images(settings).items():
         old, new = _version(before.get(name, image)), _version(image)
-        # PostgreSQL reads the files of its own major version only; Elasticsearch none of a later one.
+        # PostgreSQL reads only files of its own major version, and Elasticsearch no files of a later version.
         unreadable = old[:1] != new[:1] if name == "POSTGRES_IMAGE" else old[:2] > new[:2]
         if name != "S3_IMAGE" and unreadable:
             raise LabError(
                 f"the volumes were made with {before[name]}, which {image} cannot read",
-                f"set {name}={before[name]} in .env, or begin anew: make reset",
+                f"set {name}={before[name]} in .env, or remove the state: make reset",
             )
 
 
@@ -102,8 +101,10 @@ def _version(image: str) -> tuple[int, ...]:
 
 
 def owner() -> tuple[int, int]:
-    """Whose files the clone's are, as a container sees them."""
-    if "rootless" in _info("{{.SecurityOptions}}"):  # there root is the user who runs the engine
+    """The user id and the group id that own the clone's files inside a container."""
+    if "rootless" in _info(
+        "{{.SecurityOptions}}"
+    ):  # with rootless Docker, root in a container is the user of the engine
         return 0, 0
     stat = ROOT.stat()
     return stat.st_uid, stat.st_gid
@@ -121,7 +122,7 @@ def _check_memory(needed: int, lite: bool) -> None:
     memory = psutil.virtual_memory()
     here, engine = memory.available // 2**20, _info("{{.MemTotal}}")
     total = int(engine) // 2**20 if engine.isdigit() else 0
-    # Docker Desktop has a machine of its own: what that may use is not free here, and the rest is not Docker's.
+    # Docker Desktop runs a virtual machine: the free memory of this machine is not that of Docker.
     own = 0 < total < memory.total // 2**20 * 0.95
     if (total if own else here) < needed:
         which = f"Docker may use {total} MB" if own else f"{here} MB are free"
@@ -137,12 +138,12 @@ def _check_disk(needed: int) -> None:
     if root.is_dir() and (free := shutil.disk_usage(root).free // 2**20) < needed:
         raise LabError(
             f"only {free} MB are free on the disk of {root}; images and volumes need {needed}",
-            "`docker system df` shows what Docker keeps, `docker system prune` removes what nobody uses",
+            "`docker system df` shows what Docker keeps, and `docker system prune` removes what is not in use",
         )
 
 
 def _check_readable(folder: Path) -> None:
-    """The Elastic containers read their configuration from here, as users of their own."""
+    """Raise LabError unless the Elastic containers, whose users are not this one, can read their configuration."""
     for path in (folder, *folder.rglob("*")):
         if path.stat().st_mode & 0o004 == 0:
             raise LabError(f"{path} can be read by its owner alone", f"chmod -R a+rX {folder}, or make up LITE=1")

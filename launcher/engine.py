@@ -1,4 +1,4 @@
-"""The engines that can run the lab, and which one does: containers where Compose answers, processes elsewhere."""
+"""Choose the engine that runs the lab: containers where Docker Compose answers, else processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from launcher.services import Service
 
 
 class Engine(Protocol):
-    """What an engine does. Both are modules: `launcher.supervisor` and `launcher.docker`."""
+    """The interface of an engine. `launcher.supervisor` and `launcher.docker` are the two engines."""
 
     NAME: str
 
@@ -21,13 +21,13 @@ class Engine(Protocol):
         """The services that people can reach, in the order of the table."""
 
     def check(self, settings: Settings) -> None:
-        """Raise LabError for the first thing that would keep `start` from succeeding; nothing is started or stopped."""
+        """Raise LabError for the first reason why `start` would fail; nothing is started or stopped."""
 
     def check_table(self, settings: Settings, progress: Progress) -> None:
-        """Raise LabError unless the problem's table is valid; checked where this engine trains, without writing."""
+        """Raise LabError unless the problem's table is valid. The check runs where the engine trains; it writes nothing."""
 
     def start(self, settings: Settings, progress: Progress) -> None:
-        """Start what does not run, restart what runs with other settings, and wait until all are healthy.
+        """Start services that do not run, restart those with other settings, and wait until all are healthy.
 
         Raises LabError with the log of a service that does not start.
         """
@@ -36,16 +36,16 @@ class Engine(Protocol):
         """A word for each service that is not stopped, by name: "up" when it is well."""
 
     def outdated(self, settings: Settings) -> bool:
-        """Whether what runs was started with other settings, or for another problem, than these."""
+        """Whether the running services were started with other settings, or for another problem."""
 
     def store(self, settings: Settings) -> str:
-        """Where S3 keeps the lab's data, in words."""
+        """The place of S3's data, in words."""
 
     def train(self, settings: Settings, options: Sequence[str] = ()) -> None:
-        """Run the pipeline where this engine runs it; the options are those of `trainer promote`."""
+        """Run the pipeline on this engine; the options are those of `trainer promote`."""
 
     def reproduce(self, settings: Settings, version: int) -> int:
-        """Rebuild a registered version where this engine trains, compare, and give 0 when it is the same."""
+        """Rebuild a registered version on this engine, compare, and return 0 when it is the same."""
 
     def log_end(self, settings: Settings, name: str, lines: int = 15) -> str:
         """The last lines of a service's own log."""
@@ -54,22 +54,22 @@ class Engine(Protocol):
         """Show the logs as they grow, until interrupted."""
 
     def stop(self, settings: Settings) -> bool:
-        """Stop everything and keep the state; say whether anything ran."""
+        """Stop everything and keep the state; return whether anything ran."""
 
     def remove(self, settings: Settings) -> None:
-        """Stop everything and remove what this engine keeps outside of .lab."""
+        """Stop everything and remove what this engine stores outside of .lab."""
 
 
 def choose(settings: Settings) -> Engine:
-    """The engine for `make up`: the one asked for, else the one that made the state, else the first that is there.
+    """The engine for `make up`: the one in ENGINE, else the one that made the state, else docker where it works.
 
-    Raises LabError when the one asked for is not there, or is not the one that made the state.
+    Raises LabError when the engine in ENGINE does not work here, or did not make the state.
     """
     name, before = str(settings.engine), state.made_by()
     if before and name not in ("auto", before):
         raise LabError(
-            f"this lab's models and runs are kept by the {before} engine, not by {name}",
-            f"go on with it: make up ENGINE={before}; or remove its state first: make reset",
+            f"the models and runs of this lab are in the {before} engine, not in {name}",
+            f"use that engine: make up ENGINE={before}; or remove its state: make reset",
         )
     if name == "auto":
         name = before or ("embedded" if docker.fault() else "docker")

@@ -25,7 +25,7 @@ def held(command: str) -> Iterator[None]:
     """
     file = _locked(command)
     try:
-        with contextlib.suppress(OSError):  # `down` and `reset` must work on a full disk, too
+        with contextlib.suppress(OSError):  # `down` and `reset` must also work on a full disk
             os.ftruncate(file, 0)
             os.pwrite(file, f"make {command} (pid {os.getpid()})".encode(), 0)
         yield

@@ -1,4 +1,4 @@
-"""The pipeline as the lab runs it: DVC computes, pushes, and the gate chooses."""
+"""Run the pipeline: DVC computes and pushes, then the gate decides."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
 def prepare_stores(settings: Settings) -> None:
-    """Make the bucket and tell DVC where it is; quick and harmless when that was done."""
+    """Make the bucket and write DVC's configuration, unless that was done before."""
     configure_dvc(settings)
     try:
         http.request("GET", f"{settings.s3_url}/{settings.s3_bucket}", timeout=5)
     except http.RefusedError as error:
-        if error.status == 403:  # it is there, and asks for a signature
+        if error.status == 403:  # the bucket exists, and S3 asks for a signature
             return
     except http.UnreachableError as error:
         raise s3.unavailable(settings, error) from error
@@ -44,7 +44,7 @@ def prepare_stores(settings: Settings) -> None:
 
 
 def run(settings: Settings, options: Sequence[str] = ()) -> None:
-    """Reproduce the dataset and the candidates, push them, choose the champion with the `options` of `trainer promote`.
+    """Compute dataset and candidates, push the data, and decide with the `options` of `trainer promote`.
 
     Raises LabError when a stage fails, after the stage's own message, or when a service is away.
     """
@@ -55,14 +55,14 @@ def run(settings: Settings, options: Sequence[str] = ()) -> None:
     _remove_empty_lock(settings)
     _call(settings, "the pipeline", ["dvc", "repro", str(definition)])
     if not _is_fresh(settings):
-        # DVC knows the training from its cache or from dvc.lock. The models are not in either.
+        # To DVC the training is done, by its cache or by dvc.lock. Neither of them holds the models.
         _call(settings, "the training", ["dvc", "repro", "--single-item", "--force", f"{definition}:train"])
     _call(settings, "pushing the data to S3", ["dvc", "push", str(definition)], PUSH_SECONDS)
     _call(settings, "the choice", [sys.executable, "-m", "trainer", "promote", *options])
 
 
 def _is_fresh(settings: Settings) -> bool:
-    """Whether the models of the present data, parameters, code and packages are there."""
+    """Whether the models on disk come from the present data, parameters, code and packages."""
     command = [sys.executable, "-m", "trainer", "fresh"]
     return not subprocess.run(
         command, cwd=ROOT, env=environment(settings), capture_output=True, timeout=FRESH_SECONDS, check=False
@@ -70,7 +70,7 @@ def _is_fresh(settings: Settings) -> bool:
 
 
 def definition_for(settings: Settings) -> Path:
-    """The dvc.yaml beside the problem; for another table than the lab's own it is written when missing."""
+    """The path of the dvc.yaml beside the problem; it is written when missing."""
     check_place(settings)
     folder = settings.params_path.parent
     path = folder / "dvc.yaml"
@@ -81,7 +81,7 @@ def definition_for(settings: Settings) -> Path:
 
 
 def check_place(settings: Settings) -> None:
-    """Raise LabError unless the pipeline can run the problem at its path."""
+    """Raise LabError unless PARAMS is a path where the pipeline can run."""
     if settings.params_path.name != "params.yaml" or not settings.params_path.parent.is_relative_to(ROOT):
         raise LabError(
             f"{settings.params_path} cannot be run",
@@ -98,14 +98,14 @@ def definition(folder: Path) -> str:
 
 
 def _remove_empty_lock(settings: Settings) -> None:
-    # DVC killed while it writes leaves the file empty, and from then on refuses it; what ran is in its cache.
+    # A DVC that is killed while it writes leaves the file empty, and refuses it later. The results are in its cache.
     path = settings.params_path.parent / "dvc.lock"
     if path.is_file() and not path.stat().st_size:
         path.unlink()
 
 
 def remove_outputs(settings: Settings) -> None:
-    """Remove what the pipeline wrote into the work tree; its cache went with the state."""
+    """Remove the files that the pipeline wrote into the work tree; DVC's cache is part of the state."""
     folder = settings.params_path.parent
     for path in (folder / "data" / "dataset.csv", folder / "data" / "validation.json"):
         path.unlink(missing_ok=True)
@@ -114,7 +114,7 @@ def remove_outputs(settings: Settings) -> None:
 
 
 def configure_dvc(settings: Settings) -> None:
-    """Write .dvc/config.local, which git ignores, for it holds the secrets."""
+    """Write .dvc/config.local. It holds secrets, so git ignores it."""
     target = aws.target(settings, "s3")
     text = "\n".join(
         [
@@ -124,7 +124,7 @@ def configure_dvc(settings: Settings) -> None:
             f"    access_key_id = {target.key_id}",
             f"    secret_access_key = {target.secret_key}",
             f"    region = {target.region}",
-            # Without this line the profile that the shell names in AWS_PROFILE would have to exist.
+            # Without this line DVC would need the profile that the shell names in AWS_PROFILE.
             "    profile = default",
             f"    configpath = {AWS_CONFIG}",
             f"    credentialpath = {AWS_CONFIG}",
@@ -140,9 +140,9 @@ def configure_dvc(settings: Settings) -> None:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The environment of the trainer: the machine's, the settings that it needs, and the shell's proxy.
+    """The environment of the trainer: inherited variables, the settings that it needs, and the shell's proxy.
 
-    The proxy serves for other hosts, such as one that has the table, and not for S3 and MLflow.
+    The proxy is for other hosts, such as the source of a table, and not for S3 and MLflow.
     """
     texts = settings.texts()
     return {
@@ -177,11 +177,11 @@ def _call(settings: Settings, what: str, command: list[str], seconds: int | None
             process.terminate()
             reader.join(timeout=10)
     if process.returncode:
-        raise LabError(f"{what} failed; the reason stands above", "mend it, then run `make train`")
+        raise LabError(f"{what} failed; the reason is printed above", "correct it, then run `make train`")
 
 
 def refused_table(settings: Settings, output: str) -> LabError:
     """The error for a table that the trainer's check refused; `output` is the output of that check."""
-    # Compose prints lines of its own before the error.
+    # Compose prints its own lines before the error.
     reason = output[max(output.find("error: "), 0) :].removeprefix("error: ").strip()
     return LabError(f"{settings.params} cannot be trained on; nothing was changed. The reason:\n{reason[:4_000]}")

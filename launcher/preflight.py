@@ -1,4 +1,4 @@
-"""What can be known to go wrong before anything is started, each with the culprit and the remedy."""
+"""Checks that are made before anything is started. Each error names the cause and the remedy."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ SOCKET_PATH = 103
 
 
 def check(settings: Settings, own: Sequence[psutil.Process] = ()) -> None:
-    """Raise LabError for the first thing that keeps the lab from starting.
+    """Raise LabError for the first reason why the lab would not start.
 
-    `own` are this lab's running processes, which will end before it starts: their memory and ports count as free.
+    `own` are this lab's running processes. They end before the start, so their memory and ports count as free.
     """
     check_git()
     _check_folder()
@@ -67,7 +67,7 @@ def _check_folder() -> None:
 
 def check_writable() -> None:
     """Raise an OSError unless the state can be kept in this folder."""
-    STATE.mkdir(mode=0o700, exist_ok=True)  # a read-only folder shows here, as an OSError
+    STATE.mkdir(mode=0o700, exist_ok=True)  # raises an OSError in a read-only folder
     probe = STATE / ".writable"
     probe.write_text("")
     probe.unlink()
@@ -134,7 +134,7 @@ def check_ports(settings: Settings, services: Sequence[Service], own: Collection
 
 
 def check_sockets(settings: Settings) -> None:
-    """Raise LabError when another user owns a file where SeaweedFS makes a socket: it could not start."""
+    """Raise LabError when another user owns a file where SeaweedFS makes a socket, because it would not start."""
     for part in ("master", "volume", "filer", "admin", "s3"):
         setting = "S3_PORT" if part == "s3" else f"S3_{part.upper()}_PORT"
         # SeaweedFS has no setting for this folder and these names.
@@ -145,14 +145,14 @@ def check_sockets(settings: Settings) -> None:
                 ports = [port for service in processes(settings) for port, _ in service.ports(settings)]
                 other = _suggest(settings.port(setting), GRPC_OFFSET, ports)
                 raise LabError(
-                    f"{path}, which S3 wants to make, belongs to the user {owner}",
-                    f"have it removed, or choose another port: make up {setting}={other}",
+                    f"{path}, where S3 makes a socket, belongs to the user {owner}",
+                    f"remove the file as that user, or choose another port: make up {setting}={other}",
                 )
 
 
 def _free(port: int) -> bool:
     with socket.socket() as probe:
-        # As the servers do: a port in TIME_WAIT counts as free.
+        # The servers set this option too: a port in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -176,9 +176,9 @@ def _holder(port: int) -> str:
             if connection.status == psutil.CONN_LISTEN and connection.pid and tuple(connection.laddr)[1:2] == (port,):
                 process = psutil.Process(connection.pid)
                 return f" by {process.name()} (pid {process.pid}{_folder(process)})"
-    except psutil.Error:  # macOS and other people's processes: not for us to see
+    except psutil.Error:  # on macOS, and for processes of other users, this needs more rights
         pass
-    return " by a program this user may not see"
+    return " by a program of another user"
 
 
 def _folder(process: psutil.Process) -> str:

@@ -1,4 +1,4 @@
-"""The services of the lab: one row each, and how to tell that one is well."""
+"""The services of the lab, one row each, with their health checks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Service:
         try:
             http.request("GET", self.url(settings) + self.health, timeout=timeout)
         except http.RefusedError as error:
-            return error.status == 401  # it is well, and asks who we are
+            return error.status == 401  # the service is healthy and asks for a user
         except http.UnreachableError:
             return False
         return True

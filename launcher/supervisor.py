@@ -70,7 +70,7 @@ def start(settings: Settings, progress: Progress) -> None:
         stop(settings)
     if processes() is None:
         if own_processes():
-            progress.done("ending what a killed supervisord left behind")
+            progress.done("ending the processes that a killed supervisord left")
             stop(settings)
         note_engine(NAME)
         progress.done("starting the services as processes")
@@ -81,7 +81,7 @@ def start(settings: Settings, progress: Progress) -> None:
 
 
 def states(settings: Settings) -> dict[str, str]:
-    """supervisord's word for each, and for one that runs whether it answers."""
+    """The state of each service by supervisord: "up" when the service runs and answers."""
     state_of = {name: str(row["statename"]).lower() for name, row in (processes() or {}).items()}
     for service in wanted(settings):
         if state_of.get(service.name) == "running":
@@ -117,7 +117,7 @@ def _supervise(settings: Settings) -> None:
     for folder in ("run", "log", "s3", "seaweedfs", "mlflow", "aws"):
         (STATE / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
     certificate.draw(STATE / "seaweedfs")
-    # The API's workers count together in files; those of the last run are no part of this one.
+    # The API's workers keep their counts in files. The counts of an earlier run are removed.
     shutil.rmtree(STATE / "run" / "metrics", ignore_errors=True)
     (STATE / "run" / "metrics").mkdir(mode=0o700)
     SOCKET.unlink(missing_ok=True)
@@ -156,7 +156,7 @@ def _values(settings: Settings) -> dict[str, str]:
 
 
 def processes() -> dict[str, dict[str, Any]] | None:
-    """What supervisord says of each service, by name; None when it does not run."""
+    """supervisord's report of each service, by name; None when supervisord does not run."""
     try:
         rows: Any = _supervisor().supervisor.getAllProcessInfo()
     except (OSError, http.client.HTTPException, xmlrpc.client.Error):
@@ -165,7 +165,7 @@ def processes() -> dict[str, dict[str, Any]] | None:
 
 
 def _revive(settings: Settings) -> None:
-    """Start again the services that supervisord has given up or was told to stop."""
+    """Start the services that supervisord has given up, or that somebody stopped."""
     names = {service.name for service in wanted(settings)}
     for name, row in (processes() or {}).items():
         if name in names and row["statename"] in ("FATAL", "EXITED", "STOPPED"):
@@ -190,9 +190,9 @@ def _started_with(settings: Settings) -> str:
 
 
 def stop(_settings: Settings) -> bool:
-    """Stop supervisord and every process of this lab, orphans too, and wait until none is left.
+    """Stop supervisord and every process of this lab, orphans included, and wait until none is left.
 
-    Returns whether there was anything to stop. Raises LabError when a process cannot be ended.
+    Returns whether a process ran. Raises LabError when a process cannot be ended.
     """
     ran = processes() is not None
     if ran:
@@ -207,7 +207,7 @@ def stop(_settings: Settings) -> bool:
 
 
 def own_processes() -> list[psutil.Process]:
-    """Every process that was started with this lab's folder as LAB_STATE, but this one."""
+    """Every process that was started with this lab's folder as LAB_STATE, except this one."""
     own = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
@@ -227,7 +227,7 @@ def log_end(_settings: Settings, name: str, lines: int = 15) -> str:
 
 
 def _wait(settings: Settings, progress: Progress) -> None:
-    """Wait until every service is well; raise LabError with the end of its log for one that cannot start."""
+    """Wait until every service is healthy; raise LabError with the end of its log for one that does not start."""
     remainder, limit = wanted(settings), settings.start_seconds
     pids: dict[str, set[object]] = {service.name: set() for service in remainder}
     while remainder:
@@ -241,7 +241,7 @@ def _wait(settings: Settings, progress: Progress) -> None:
         table = processes() or {}
         for service in remainder:
             state = table.get(service.name, {})
-            # supervisord starts what died after a few seconds again and again, and never calls it FATAL.
+            # supervisord restarts a service that dies after some seconds without limit, and never calls it FATAL.
             pids[service.name] |= {state.get("pid", 0)} - {0}
             hopeless = state.get("statename") == "FATAL" or len(pids[service.name]) > STARTS
             if hopeless or progress.seconds() > limit:
@@ -253,7 +253,7 @@ def _wait(settings: Settings, progress: Progress) -> None:
 
 
 def _supervised(orphans: list[psutil.Process]) -> bool:
-    """Whether supervisord itself is still among them, stopping the others."""
+    """Whether supervisord is among these processes; it then still stops the others."""
     with contextlib.suppress(psutil.Error):
         return any("supervisord" in " ".join(process.cmdline()) for process in orphans)
     return True
@@ -297,5 +297,5 @@ class _Connection(http.client.HTTPConnection):
 
 def _supervisor() -> Any:
     transport = SupervisorTransport(None, None, f"unix://{SOCKET}")
-    transport._get_connection = _Connection  # supervisor's own waits for ever
+    transport._get_connection = _Connection  # supervisor's own connection has no time limit
     return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)

@@ -1,4 +1,4 @@
-"""`python -m trainer check|ingest|validate|train|fresh|choose|reproduce`."""
+"""`python -m trainer check|ingest|validate|train|fresh|promote|reproduce`."""
 
 from __future__ import annotations
 

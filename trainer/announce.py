@@ -57,7 +57,7 @@ def missed_floors(settings: Settings, model: str, version: int, faults: list[str
 
 
 def _write(settings: Settings, event: events.Event) -> None:
-    """Append the event; the ledger has the decision already, so that a full disk is no reason to fail."""
+    """Append the event. The ledger has the decision already, so a full disk is only a warning here."""
     folder = Path(os.environ.get("EVENTS_DIR") or STATE / "events")
     limits = Retention(days=float(settings.events_days), megabytes=float(settings.events_mb))
     try:

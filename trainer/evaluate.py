@@ -32,8 +32,8 @@ SCORERS = {
     "brier": get_scorer("neg_brier_score"),
     "log_loss": get_scorer("neg_log_loss"),
 }
-# Scaling changes nothing for these, but their splits may lie on a value, and then rounding a scaled value to float32,
-# as ONNX does, sends it down the other branch.
+# Trees need no scaling. Scaling would harm: a split may lie on a value, and ONNX rounds a scaled value to float32, so
+# that the value could take the other branch.
 TREES = frozenset(
     {
         "DecisionTreeClassifier",
@@ -168,7 +168,7 @@ def build(problem: Problem, name: str, candidate: Candidate) -> Pipeline:
     where = f"candidates.{name}"
     try:
         estimator = getattr(importlib.import_module(module), attribute)(**candidate.settings)
-    except Exception as error:  # its module and its constructor may raise anything
+    except Exception as error:  # its module and its constructor may raise any exception
         raise LabError(
             f"{where}: cannot make {candidate.estimator}: {error}",
             "estimator is an import path such as sklearn.linear_model.LogisticRegression, settings its arguments",
@@ -244,7 +244,7 @@ def _too_few(problem: Problem, data: Table) -> LabError:
 def _run(name: str, search: GridSearchCV, data: Table, fold: Fold, code_sha256: str) -> _Outcome:
     """Search on the fold's training rows."""
     check_code(code_sha256)
-    search = clone(search).set_params(cv=fold.inner)  # a copy: backends with threads share it
+    search = clone(search).set_params(cv=fold.inner)  # a copy, because backends with threads share the array
     # One thread per process is quicker on small tables and gives the same sums on every backend. The fits of a fold run
     # in this process, one after another: Dask would distribute them, and this worker would not see their warnings.
     with recorded() as warned, threadpool_limits(1), joblib.parallel_config("sequential"):
@@ -255,7 +255,7 @@ def _run(name: str, search: GridSearchCV, data: Table, fold: Fold, code_sha256: 
             probability = np.empty(0) if final else search.predict_proba(data.x[fold.test])[:, 1]
             if not np.isfinite(probability).all():
                 raise ValueError("it gives probabilities that are not numbers")
-        except Exception as error:  # an estimator may raise anything
+        except Exception as error:  # an estimator may raise any exception
             failure = error
     if failure is not None:
         before = "".join(f"\n  warning before, {line}" for line in lines(warned))

@@ -1,4 +1,4 @@
-"""The gate's reasoning, free of services: which candidate should be champion, and why."""
+"""The gate's decision, without any service: the candidate that should be champion, and the reason."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Reasons to hold a promotion on changed data for a person: the new rows or the new labels may be wrong.
 
-A wrong label harms twice. It moves the threshold, and it moves the figures that the floors are compared with, so that a
-bad model looks like a good one. The champion knows better: it was trained before the change.
+A wrong label moves the threshold, and it moves the figures that are compared with the floors, so that a bad model can
+reach them. The champion was trained before the change, so it is the measure.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the card says of the training data: reference distributions and self-test rows."""
+"""The reference distributions and the self-test rows of a card."""
 
 from __future__ import annotations
 

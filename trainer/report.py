@@ -1,4 +1,4 @@
-"""What the candidates' scores say, metric by metric: which metrics can tell them apart at all."""
+"""Compare the candidates by every metric, and report which metrics can tell them apart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rebuild a registered version from what its card records, and say what comes out the same."""
+"""Rebuild a registered version from its card, and report what is the same."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ def _rebuild(tree: Path, card: cards.Card) -> tuple[Paths, Result]:
     name = card.recipe.candidate
     folder = tree / ".reproduce"
     folder.mkdir()
-    features = {feature.name: card.params["features"][feature.name] for feature in card.features}  # in this order
+    features = {
+        feature.name: card.params["features"][feature.name] for feature in card.features
+    }  # the order of the pipeline
     params = {**card.params, "features": features, "candidates": {name: card.params["candidates"][name]}}
     (folder / "params.yaml").write_bytes(strict_yaml.encode(params))
     here = {**os.environ, "DASK_SCHEDULER_ADDRESS": ""}  # Dask's workers have the present code, not the checkout's

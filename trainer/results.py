@@ -1,4 +1,4 @@
-"""Where the pipeline's files are, and the form of what `train` leaves for `choose`."""
+"""The paths of the pipeline's files, and the form of the results that `promote` reads."""
 
 from __future__ import annotations
 

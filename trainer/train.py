@@ -1,4 +1,4 @@
-"""The stage `train`: evaluate the candidates, export them, leave the results for `choose`."""
+"""The stage `train`: evaluate the candidates, export them, and write the results for `promote`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def train(settings: Settings, problem: Problem, paths: Paths) -> None:
     data = table(problem, dataset(problem, paths))
     data_md5 = md5(paths.dataset)
     positives = int(data.y.sum())
-    if positives >= problem.evaluation.folds:  # fewer of them are too few for the folds, which has an error of its own
+    if positives >= problem.evaluation.folds:  # with fewer positives, `evaluate` raises a clearer error about the folds
         check_recall(positives, problem.threshold.recall)
     with backend(settings.dask_scheduler_address):
         evaluated = evaluate(problem, problem.candidates, data)

@@ -1,4 +1,4 @@
-"""Hold the dataset against the problem: columns, bounds, classes, missing values; report repeats."""
+"""Check the dataset against the problem (columns, bounds, classes, missing values), and count repeated rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read(path: Path) -> pd.DataFrame:
         raise LabError(f"there is no dataset at {path}", f"run `make train`, or `dvc pull {_pipeline(path)}`")
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, UnicodeDecodeError) as error:  # the errors of pandas are ValueErrors
+    except (ValueError, UnicodeDecodeError) as error:  # errors of pandas are ValueErrors
         raise LabError(f"{path} is not what ingest wrote: {error}", "run `make train`") from error
     return frame.astype(object).mask(frame == "", None)
 
@@ -34,7 +34,7 @@ def frame_of(columns: list[str], rows: list[list[str]]) -> pd.DataFrame:
 
 
 def validate(problem: Problem, frame: pd.DataFrame) -> pd.DataFrame:
-    """Give the dataset with typed columns: features as float64 (missing as NaN), target as 0 or 1.
+    """The dataset with typed columns: features as float64 (missing as NaN), target as 0 or 1.
 
     Raises LabError that lists the first bad rows and values.
     """
@@ -104,7 +104,7 @@ def _checks(feature: Feature) -> list[pa.Check]:
             number = float(value)
         except (TypeError, ValueError):
             return False
-        if "_" in value or not value.isascii():  # what float() takes and pandas does not
+        if "_" in value or not value.isascii():  # text that float() reads and pandas does not
             return False
         whole = feature.type == "real" or number.is_integer()
         return whole and feature.min <= number <= feature.max

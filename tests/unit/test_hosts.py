@@ -114,7 +114,7 @@ def test_another_users_file_in_the_place_of_a_socket_is_named(tmp_path):
     with open(path, "x"):  # noqa: PTH123
         pass
     try:
-        assert _said_as(65_534, values) == f"{path}, which S3 wants to make, belongs to the user 0"
+        assert _said_as(65_534, values) == f"{path}, where S3 makes a socket, belongs to the user 0"
         os.chown(path, 65_534, -1)
         assert _said_as(65_534, values) == ""
     finally:
