@@ -24,7 +24,7 @@ class Engine(Protocol):
         """Raise LabError for the first reason why `start` would fail; nothing is started or stopped."""
 
     def check_table(self, settings: Settings, progress: Progress) -> None:
-        """Raise LabError unless the problem's table is valid. The check runs where the engine trains; it writes nothing."""
+        """Raise LabError unless the problem's table is valid. The check writes nothing."""
 
     def start(self, settings: Settings, progress: Progress) -> None:
         """Start services that do not run, restart those with other settings, and wait until all are healthy.
