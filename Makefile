@@ -48,8 +48,8 @@ reset: $(SOME) ## stop, and remove the state after asking [YES=1]
 train: $(LAB) ## run the pipeline and choose the champion [METRIC=recall ACCEPT=1 RETRY=1]
 	@$(PY) -m launcher train $(if $(METRIC),--metric $(METRIC)) $(if $(filter 1,$(ACCEPT)),--accept) $(if $(filter 1,$(RETRY)),--retry)
 
-simulate-gate: $(LAB) ## how often the gate holds wrong labels and promotes real revisions; takes half an hour [RUNS=100]
-	@$(PY) -m trainer.simulate --runs $(or $(RUNS),100)
+simulate-gate: $(LAB) ## how often the gate decides as it should; takes an hour or more [RUNS=100 SEEDS=40]
+	@$(PY) -m trainer.simulate --runs $(or $(RUNS),100) --seeds $(or $(SEEDS),40)
 
 reproduce: $(LAB) ## rebuild a registered version and compare [VERSION=1]
 	@$(PY) -m launcher reproduce --version $(or $(VERSION),$(error say which version: make reproduce VERSION=1))
