@@ -79,7 +79,7 @@ def test_containers_where_they_can_run(fake_docker, version):
     state.note_engine("embedded")
     assert engine.choose(settings.load({})).NAME == "embedded"
     assert engine.present(settings.load({"ENGINE": "docker"})).NAME == "embedded"
-    with pytest.raises(LabError, match="kept by the embedded engine"):
+    with pytest.raises(LabError, match="are in the embedded engine"):
         engine.choose(settings.load({"ENGINE": "docker"}))
 
 
