@@ -7,7 +7,6 @@ import os
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -22,6 +21,8 @@ from lab.registry import Registry, Version
 
 # How long until a version that was refused is looked at again: somebody may have mended its package.
 REFUSED_SECONDS = 60.0
+# Time for a look at the registry to end when the app is closed. The thread is a daemon: it cannot keep a process.
+STOP_SECONDS = 5.0
 log = logging.getLogger(__name__)
 
 
@@ -38,8 +39,9 @@ def kept_name(model: str) -> str:
     return f"{model}.msgpack"
 
 
-@dataclass(frozen=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The version that the API refuses to serve."""
+
     version: int
     reason: str
 
@@ -62,6 +64,7 @@ class Follower:
         self._sources = [self._keep, *([package_folder / self._keep.name] if package_folder else [])]
         self._alerts, self._metrics = alerts, metrics
         self._again = 0.0
+        self._end = threading.Event()
         self._looked: float | None = None
         self._failing: Model | None = None
         self._unusable: dict[Path, str] = {}
@@ -71,7 +74,13 @@ class Follower:
     def start(self, seconds: float) -> None:
         """Serve what was kept, and follow the alias from now on, looking every `seconds`."""
         self._restore()
-        threading.Thread(target=self._follow, args=(seconds,), name="follower", daemon=True).start()
+        self._thread = threading.Thread(target=self._follow, args=(seconds,), name="follower", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look at the alias no more. A look that has begun is given STOP_SECONDS to end."""
+        self._end.set()
+        self._thread.join(STOP_SECONDS)
 
     def poll(self) -> None:
         """Look at the alias once; swap when it names another version and that version is sound."""
@@ -175,14 +184,13 @@ class Follower:
         self.fault = fault
 
     def _follow(self, seconds: float) -> None:
-        pause = threading.Event()
-        while True:
+        while not self._end.is_set():
             try:
                 self.poll()
             except Exception:  # this thread must outlive whatever an answer holds
                 log.exception("looking at the champion failed")
                 self.fault = "looking at the champion failed; see the API's log"
-            pause.wait(seconds)
+            self._end.wait(seconds)
 
 
 def _read(path: Path) -> bytes:

@@ -25,6 +25,7 @@ from prometheus_client.registry import Collector
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _NANOSECONDS = [round(seconds * 1e9) for seconds in SECONDS]
 SNAPSHOT_SECONDS = 1.0
+STOP_SECONDS = 5.0
 
 
 class Latency(msgspec.Struct):
@@ -57,10 +58,17 @@ class Metrics(Collector):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._own = Snapshot(os.getpid())
+        self._end = threading.Event()
 
     def start(self) -> None:
         """Leave a snapshot every second from now on."""
-        threading.Thread(target=self._keep, name="metrics", daemon=True).start()
+        self._thread = threading.Thread(target=self._keep, name="metrics", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Leave the last snapshot, and no more."""
+        self._end.set()
+        self._thread.join(STOP_SECONDS)
 
     def request(self, route: str, status: str, duration: int) -> None:
         """Count a request that took `duration` ns."""
@@ -135,10 +143,11 @@ class Metrics(Collector):
         part.replace(self._folder / f"{self._own.pid}.json")
 
     def _keep(self) -> None:
-        while True:
+        ended = False
+        while not ended:
+            ended = self._end.wait(SNAPSHOT_SECONDS)
             with contextlib.suppress(OSError):  # a full disk: the counts go on in memory
                 self._write()
-            time.sleep(SNAPSHOT_SECONDS)
 
 
 def _models(workers: list[Snapshot]) -> Iterator[Metric]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
+import msgspec
+
+from api import answers
 from api.codec import MAX_INSTANCES
 from api.model import Model
 from lab.card import Card, Feature
@@ -106,64 +110,32 @@ def _ref(name: str) -> dict[str, Any]:
 
 
 def _schemas(card: Card) -> dict[str, Any]:
+    """The schemas of requests, which depend on the card, and those of answers, from the types in api/answers.py."""
     classes = {"enum": [card.classes.negative, card.classes.positive]}
+    _, schemas = msgspec.json.schema_components(answers.TYPES, ref_template="#/components/schemas/{name}")
+    for name in ("Prediction", "Classified"):
+        schemas[name]["properties"]["label"] = classes
     identifier = {"type": "string", "format": "uuid"}
-    text, share = {"type": "string"}, {"type": "number", "minimum": 0, "maximum": 1}
-    served = _object({"name": text, "version": {"type": "integer"}})
-    one = {"id": identifier, "label": classes, "probability": share}
+    instances = {"type": "array", "minItems": 1, "maxItems": MAX_INSTANCES, "items": _ref("Record")}
     return {
         "Record": _object(
             {feature.name: _feature(feature) for feature in card.features},
             optional=[feature.name for feature in card.features if feature.nullable],
-            closed=True,
         ),
-        "Batch": _object(
-            {"instances": {"type": "array", "minItems": 1, "maxItems": MAX_INSTANCES, "items": _ref("Record")}},
-            closed=True,
-        ),
-        "Feedback": _object({"prediction_id": identifier, "label": classes}, closed=True),
-        "Prediction": _object({**one, "threshold": share, "model": served}),
-        "Predictions": _object(
-            {"predictions": {"type": "array", "items": _object(one)}, "threshold": share, "model": served}
-        ),
-        "Accepted": _object({"id": identifier, "prediction_id": identifier}),
-        "Model": _object({"name": text, "version": {"type": "integer"}, "card": {"type": "object"}}),
-        "Status": _object({"status": text}),
-        "Ready": _object(
-            {
-                "status": text,
-                "name": text,
-                "version": {"type": "integer"},
-                "registry": text,
-                "refused": {"type": ["object", "null"]},
-                "look_age_seconds": {
-                    "type": ["number", "null"],
-                    "description": "Seconds since the last look at the registry ended; null before the first one.",
-                },
-            }
-        ),
-        "Problem": _object(
-            {
-                "type": text,
-                "title": text,
-                "status": {"type": "integer"},
-                "detail": text,
-                "trace_id": text,
-                "errors": {"type": "array", "items": _object({"detail": text, "pointer": text})},
-            },
-            optional=["errors"],
-        ),
+        "Batch": _object({"instances": instances}),
+        "Feedback": _object({"prediction_id": identifier, "label": classes}),
+        **schemas,
         "Any": {"type": "object"},
     }
 
 
-def _object(properties: dict[str, Any], optional: list[str] | None = None, *, closed: bool = False) -> dict[str, Any]:
-    schema: dict[str, Any] = {
+def _object(properties: dict[str, Any], optional: Collection[str] = ()) -> dict[str, Any]:
+    return {
         "type": "object",
         "properties": properties,
-        "required": [name for name in properties if name not in (optional or [])],
+        "required": [name for name in properties if name not in optional],
+        "additionalProperties": False,
     }
-    return {**schema, "additionalProperties": False} if closed else schema
 
 
 def _feature(feature: Feature) -> dict[str, Any]:

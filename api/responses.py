@@ -6,9 +6,11 @@ from typing import Any
 
 import msgspec
 from flask import Flask, Response, current_app, request
+from msgspec import UNSET, UnsetType
 from werkzeug.exceptions import HTTPException
 
 from api.access import NO_HOST, NO_KEY, NO_ROUTE, OTHER_CLIENT, OTHER_HOST
+from api.answers import FieldError, Problem
 from api.bodies import BUSY, LATE
 from api.codec import InvalidError
 from api.trace import trace_id
@@ -29,10 +31,10 @@ def reply(value: Any, status: int = 200, content_type: str = JSON) -> Response:
     return Response(msgspec.json.encode(value), status, content_type=content_type)
 
 
-def problem(status: int, title: str, detail: str, **more: Any) -> Response:
+def problem(status: int, title: str, detail: str, errors: list[FieldError] | UnsetType = UNSET) -> Response:
     """An RFC 9457 problem."""
-    body = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
-    return reply({**body, "trace_id": trace_id.get()}, status, "application/problem+json")
+    body = Problem("about:blank", title, status, detail, trace_id.get(), errors)
+    return reply(body, status, "application/problem+json")
 
 
 def refused(fault: str) -> Response:
@@ -90,7 +92,7 @@ def _invalid(error: InvalidError) -> Response:
     features = [feature.name for feature in model.card.features] if model else []
     request.environ[FIELDS] = [name for name in features if name in parts]
     if error.faults:
-        return problem(422, "Invalid request", error.detail, errors=error.errors)
+        return problem(422, "Invalid request", error.detail, errors=[FieldError(**each) for each in error.errors])
     return problem(400, "Invalid request", error.detail)
 
 

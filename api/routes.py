@@ -15,7 +15,7 @@ from flask import Flask, Response, request, send_from_directory
 from uuid_utils import uuid7
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
-from api import codec, middleware, openapi
+from api import answers, codec, middleware, openapi
 from api.bodies import BODY
 from api.codec import Body, Records
 from api.follower import Follower
@@ -62,26 +62,13 @@ class Routes:
     def predict(self) -> Response:
         model, environ = self._model(), request.environ
         event = self._answer(model, model.codec.one(_body(environ)), environ)[0]
-        return reply(
-            {
-                "id": event.id,
-                "label": event.label,
-                "probability": event.probability,
-                "threshold": model.card.threshold,
-                "model": {"name": model.card.problem, "version": model.version},
-            }
-        )
+        return reply(answers.Prediction(event.id, event.label, event.probability, model.card.threshold, _served(model)))
 
     def predict_batch(self) -> Response:
         model, environ = self._model(), request.environ
         events = self._answer(model, model.codec.many(_body(environ)), environ)
-        return reply(
-            {
-                "predictions": [{"id": e.id, "label": e.label, "probability": e.probability} for e in events],
-                "threshold": model.card.threshold,
-                "model": {"name": model.card.problem, "version": model.version},
-            }
-        )
+        predictions = [answers.Classified(event.id, event.label, event.probability) for event in events]
+        return reply(answers.Predictions(predictions, model.card.threshold, _served(model)))
 
     def feedback(self) -> Response:
         """Record the true class. Repeated, late and contradicting ones are settled where they are joined."""
@@ -97,18 +84,18 @@ class Routes:
             label=label,
         )
         self.events.write([event])
-        return reply({"id": event.id, "prediction_id": prediction_id}, 202)
+        return reply(answers.Accepted(event.id, prediction_id), 202)
 
     def model(self) -> Response:
         """The card without its self-test, since the rows of that are personal data."""
         model = self._model()
         card = msgspec.to_builtins(model.card)
         del card["self_test"]
-        return reply({"name": model.card.problem, "version": model.version, "card": card})
+        return reply(answers.Model(model.card.problem, model.version, card))
 
     def healthz(self) -> Response:
         """Alive: this says nothing of a model."""
-        return reply({"status": "alive"})
+        return reply(answers.Status("alive"))
 
     def readyz(self) -> Response:
         """Ready: there is a verified model.
@@ -117,15 +104,16 @@ class Routes:
         `look_age_seconds` the time since the last look at the registry: a large value means that the API is stuck.
         """
         model = self._model()
+        follower = self.follower
         return reply(
-            {
-                "status": "ready",
-                "name": model.card.problem,
-                "version": model.version,
-                "registry": self.follower.fault or "followed",
-                "refused": self.follower.refused,
-                "look_age_seconds": self.follower.look_age,
-            }
+            answers.Ready(
+                status="ready",
+                name=model.card.problem,
+                version=model.version,
+                registry=follower.fault or "followed",
+                refused=follower.refused,
+                look_age_seconds=follower.look_age,
+            )
         )
 
     def metrics(self) -> Response:
@@ -160,7 +148,7 @@ class Routes:
         name, threshold, version, trace = model.card.problem, model.card.threshold, str(model.version), trace_id.get()
         now, duration = datetime.now(UTC), perf_counter_ns() - environ[BEGUN]
         source, environment = environ[SOURCE], self.environment
-        answers = [
+        predictions = [
             Prediction(
                 timestamp=now,
                 id=str(uuid7()),
@@ -178,9 +166,13 @@ class Routes:
             )
             for probability, features in zip(probabilities, records.features, strict=True)
         ]
-        self.events.write(answers)
-        self.counts.predicted(version, [answer.label for answer in answers])
-        return answers
+        self.events.write(predictions)
+        self.counts.predicted(version, [each.label for each in predictions])
+        return predictions
+
+
+def _served(model: Model) -> answers.Served:
+    return answers.Served(model.card.problem, model.version)
 
 
 def _file(folder: Path, name: str) -> Response:

@@ -64,12 +64,17 @@ class Server:
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Make the app when the worker begins: its threads would not outlive the fork."""
         app = self._make()
+        self._close: Callable[[], None] = app.extensions["close"]
         self._app: Wsgi = app.wsgi_app
         self._gate = app.extensions["gate"]
         self._room = Room(float(os.environ.get("BODY_SECONDS", BODY_SECONDS)))
         # Requests with large bodies run one at a time; those with small bodies run between them.
         self._turn = asyncio.Lock()
         watch(loop)
+
+    def __rsgi_del__(self, _loop: asyncio.AbstractEventLoop) -> None:
+        """Close the app when the worker ends in order: its last counts and traces are kept."""
+        self._close()
 
     async def __rsgi__(self, scope: Scope, protocol: HTTPProtocol) -> None:
         environ = _environ(scope)

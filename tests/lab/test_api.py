@@ -227,6 +227,9 @@ def test_a_graceful_stop_answers_what_was_accepted(serve):
     for thread in threads:
         thread.join(60)
     assert answers == [(200, 10_000)] * 4
+    snapshots = [msgspec.json.decode(path.read_bytes()) for path in (api.folder / "metrics").glob("*.json")]
+    counts = [sum(each["requests"].get("/predict/batch 200", {}).get("buckets", [])) for each in snapshots]
+    assert sum(counts) == 4, "the workers were closed, and left their last counts"
 
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"

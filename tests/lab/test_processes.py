@@ -212,7 +212,8 @@ def test_status_is_green_when_up_has_said_so(lab, name):
 @contextlib.contextmanager
 def first_command(lab, name: str) -> Iterator[subprocess.Popen]:
     """A command that holds the lab's lock until it is killed."""
-    code = f"import sys\nfrom lab import lock\nwith lock.held('{name}'):\n print('held', flush=True)\n sys.stdin.read()"
+    code = "import sys\nfrom launcher import lock\n"
+    code += f"with lock.held('{name}'):\n print('held', flush=True)\n sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=lab.root, env=lab.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:

@@ -76,7 +76,9 @@ def settings(tmp_path, package) -> dict[str, str]:
 
 @pytest.fixture
 def app(settings):
-    return create_app(settings)
+    app = create_app(settings)
+    yield app
+    app.close()
 
 
 @pytest.fixture

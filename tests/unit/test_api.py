@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import unquote
@@ -18,6 +19,7 @@ from api.trace import TraceFilter, trace_id
 from lab.errors import LabError
 from lab.events import Writer
 from lab.registry import Version
+from lab.retention import is_open
 from lab.settings import ROOT
 from tests.recorded import written
 
@@ -439,3 +441,52 @@ def test_a_fault_of_the_api_is_recorded(app, settings, monkeypatch):
 def test_the_limit_of_connections_is_the_one_of_the_command():
     """The log speaks of what Granian does."""
     assert f"--backpressure {CONNECTIONS} " in (ROOT / "services" / "supervisord.conf").read_text()
+
+
+def test_close_ends_what_create_app_started(settings):
+    """No thread is left, the last counts are on disk, and the event file is closed: another process may delete it."""
+    before = set(threading.enumerate())
+    app = create_app(settings)
+    assert app.test_client().post("/predict", json=GOOD).status_code == 200
+    assert {thread.name for thread in set(threading.enumerate()) - before} == {"follower", "metrics"}
+    (path,) = Path(settings["EVENTS_DIR"]).glob("*.ndjson")
+    assert is_open(path)
+    app.close()
+    assert set(threading.enumerate()) - before == set()
+    assert not is_open(path)
+    (snapshot,) = Path(settings["METRICS_DIR"]).glob("*.json")
+    assert "/predict 200" in msgspec.json.decode(snapshot.read_bytes())["requests"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"MODEL_NAME": ""}, "MODEL_NAME, which is not set"),
+        ({"FOLLOW_SECONDS": "soon"}, "'soon', which is not a number"),
+    ],
+)
+def test_a_wrong_configuration_is_refused_by_name(settings, changes, message):
+    """Before anything is started."""
+    with pytest.raises(LabError, match=message):
+        create_app({**settings, **changes})
+
+
+def test_every_answer_has_the_fields_of_its_schema(client):
+    """The schemas of the answers name every field of the real answer and no other."""
+    schemas = client.get("/openapi.json").json["components"]["schemas"]
+    prediction = client.post("/predict", json=GOOD).json
+    feedback = {"prediction_id": prediction["id"], "label": "yes"}
+    real = {
+        "Prediction": prediction,
+        "Predictions": client.post("/predict/batch", json={"instances": [GOOD]}).json,
+        "Accepted": client.post("/feedback", json=feedback).json,
+        "Model": client.get("/model").json,
+        "Status": client.get("/healthz").json,
+        "Ready": client.get("/readyz").json,
+        "Problem": client.post("/predict", json={}).json,
+    }
+    for name, body in real.items():
+        assert schemas[name]["properties"].keys() == body.keys(), name
+        assert schemas[name]["additionalProperties"] is False
+    assert schemas["Prediction"]["properties"]["label"] == {"enum": ["no", "yes"]}
+    assert schemas["Problem"]["required"] == ["type", "title", "status", "detail", "trace_id"]
