@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,10 +12,11 @@ from uuid import UUID
 
 import msgspec
 import numpy as np
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, Meta
 from numpy.typing import NDArray
 
 from lab.card import BATCH_ROWS, Card, Feature
+from lab.record import value_fault, value_field
 
 MAX_INSTANCES = BATCH_ROWS
 # Reading stops after this many faults: to find all of them could take seconds.
@@ -168,7 +168,7 @@ class Codec:
             yield (), "must be a JSON object with one value for each feature"
             return
         for feature in self._features:
-            if fault := _fault(feature, record):
+            if fault := value_fault(feature, record.get(feature.name)):
                 yield (feature.name,), fault
         for name in record:
             if name not in self._names:
@@ -228,29 +228,10 @@ def feedback(card: Card, body: Body) -> tuple[str, str]:
 
 
 def _record_type(features: list[Feature]) -> type[msgspec.Struct]:
-    fields: list[Any] = []
-    for place, feature in enumerate(features):
-        kind: Any = Annotated[float, Meta(ge=feature.min, le=feature.max)]
-        if feature.type == "integer":  # msgspec wants whole bounds for whole numbers
-            kind = Annotated[int, Meta(ge=math.ceil(feature.min), le=math.floor(feature.max))]
-        # The attributes have names of their own: a feature may be called anything.
-        name = f"x{place}"
-        fields.append((name, kind | None | UnsetType, UNSET) if feature.nullable else (name, kind))
+    # The attributes have names of their own: a feature may be called anything.
+    fields: list[Any] = [(f"x{place}", *value_field(feature)) for place, feature in enumerate(features)]
     names = {f"x{place}": feature.name for place, feature in enumerate(features)}
     return msgspec.defstruct("Record", fields, forbid_unknown_fields=True, kw_only=True, rename=names, gc=False)
-
-
-def _fault(feature: Feature, record: dict[str, Any]) -> str:
-    value = record.get(feature.name)
-    if value is None:
-        return "" if feature.nullable else "is missing"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return "is not a number"
-    if not feature.min <= value <= feature.max:
-        return f"is out of bounds: {feature.min:g} to {feature.max:g}"
-    if feature.type == "integer" and value != int(value):
-        return "is not a whole number"
-    return ""
 
 
 def _parse(body: Body) -> Any:

@@ -12,6 +12,7 @@ from api.codec import MAX_INSTANCES
 from api.model import Model
 from lab.card import Card, Feature
 from lab.events import CLIENTS
+from lab.record import json_schema
 
 PROBLEM = "application/problem+json"
 
@@ -139,10 +140,4 @@ def _object(properties: dict[str, Any], optional: Collection[str] = ()) -> dict[
 
 
 def _feature(feature: Feature) -> dict[str, Any]:
-    kind = "integer" if feature.type == "integer" else "number"
-    return {
-        "title": feature.label,
-        "type": [kind, "null"] if feature.nullable else kind,
-        "minimum": feature.min,
-        "maximum": feature.max,
-    }
+    return {"title": feature.label, **json_schema(feature)}

@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from lab.errors import LabError
 from lab.problem import Column, Name, Share
+from lab.record import is_within
 
 # A card of an earlier schema version is served, too: it states no promises.
 SCHEMA_VERSION = 2
@@ -261,5 +262,5 @@ def _self_test_faults(card: Card) -> Iterator[str]:
         if len(row) != len(card.features):
             yield f"a row of the self-test has {len(row)} values for {len(card.features)} features"
         for feature, value in zip(card.features, row, strict=False):
-            if not (feature.nullable if value is None else feature.min <= value <= feature.max):
+            if not is_within(feature, value):
                 yield f"the self-test has {value} for {feature.name}, which its bounds do not allow"

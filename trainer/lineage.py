@@ -20,6 +20,7 @@ CODE = (
     "lab/operators.py",
     "lab/package.py",
     "lab/problem.py",
+    "lab/record.py",
     "lab/trial.py",
     "trainer/evaluate.py",
     "trainer/export.py",

@@ -12,6 +12,7 @@ from pandera.errors import SchemaErrors
 
 from lab.errors import LabError
 from lab.problem import GROUP_COLUMN, ROW_COLUMN, Feature, Problem
+from lab.record import description, value_fault
 from lab.settings import ROOT
 from trainer.ingest import listing
 
@@ -106,11 +107,9 @@ def _checks(feature: Feature) -> list[pa.Check]:
             return False
         if "_" in value or not value.isascii():  # text that float() reads and pandas does not
             return False
-        whole = feature.type == "real" or number.is_integer()
-        return whole and feature.min <= number <= feature.max
+        return not value_fault(feature, number)
 
-    kind = "whole number" if feature.type == "integer" else "number"
-    return [pa.Check(fits, element_wise=True, error=f"a {kind} from {feature.min:.15g} to {feature.max:.15g}")]
+    return [pa.Check(fits, element_wise=True, error=description(feature))]
 
 
 def _value_error(frame: pd.DataFrame, errors: SchemaErrors) -> LabError:

@@ -14,11 +14,11 @@ from pathlib import Path
 import psutil
 
 from lab.errors import LabError
-from lab.settings import ROOT
+from lab.settings import ROOT, Settings
 
 START_SECONDS = 120
 STOP_SECONDS = 20
-WORKERS = 2
+WORKERS = Settings().api_workers
 
 
 @dataclass(frozen=True)

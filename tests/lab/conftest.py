@@ -26,13 +26,13 @@ import urllib3
 
 from lab.card import CARD_FILE, MODEL_FILE
 from lab.registry import Registry, Version
-from lab.settings import ROOT
+from lab.settings import ROOT, Settings
 from tests.conftest import free_port
 from tests.lab.page import browser, page  # noqa: F401
 from tests.recorded import written
 from tests.unit.conftest import package  # noqa: F401
 
-WORKERS = 2
+WORKERS = Settings().api_workers
 BENIGN = {
     **dict.fromkeys(("clump_thickness", "uniformity_of_cell_size", "uniformity_of_cell_shape"), 1),
     **dict.fromkeys(("marginal_adhesion", "single_epithelial_cell_size", "bare_nuclei"), 1),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lab.settings import ROOT, SETTINGS
+from lab.settings import ROOT, SETTINGS, Settings
 from launcher.services import CONTAINERS, ELASTIC, SERVICES
 
 # What only containers have, and why.
@@ -171,3 +171,9 @@ def test_what_is_mounted_from_the_host_may_be_read_under_selinux():
                 assert flags == ({"z"} if name == "trainer" else {"ro", "z"}), (name, volume)
             else:
                 assert not flags & {"z", "Z"}, "the engine labels its own volumes"
+
+
+def test_an_image_that_runs_by_itself_has_as_many_workers_as_the_lab():
+    """A Dockerfile cannot read the table of settings, so the number stands in both."""
+    (count,) = re.findall(r"\bAPI_WORKERS=(\d+)", (ROOT / "api" / "Dockerfile").read_text())
+    assert int(count) == Settings().api_workers
