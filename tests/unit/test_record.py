@@ -34,7 +34,9 @@ def test_a_value_without_fault_is_one_that_msgspec_takes_and_no_other(feature, v
     """The words for a person and the type on the way of every prediction give the same verdict."""
     kind, *default = record.value_field(feature)
     try:
-        msgspec.json.decode(json.dumps(value), type=kind)
+        # msgspec takes 2.0 for no whole number; the codec then reads the record anew, as a person would.
+        whole = feature.type == "integer" and isinstance(value, float) and value.is_integer()
+        msgspec.json.decode(json.dumps(int(value) if whole else value), type=kind)
         fits = True
     except msgspec.DecodeError:  # also for NaN and Infinity, which are not JSON
         fits = False
