@@ -13,7 +13,7 @@ from lab.registry import Registry, Version
 from lab.settings import ENV_FILE, SETTINGS, STATE, Settings
 from launcher import docker, lock, pipeline, preflight, store
 from launcher import engine as engines
-from launcher.console import Progress, table
+from launcher.console import Progress, print_table
 from launcher.engine import Engine
 
 API_SECONDS = 60
@@ -68,7 +68,7 @@ def up() -> None:
     states = _wait_until_well(engine, values, progress)
     progress.done(f"{definition.title}: champion version {champion.number} is served")
     print()
-    print(_table(engine, values, states))
+    print_table(_table(engine, values, states))
 
 
 def _to_be_trained(values: Settings, name: str) -> bool:
@@ -95,7 +95,7 @@ def status() -> int:
     values = settings.load()
     engine = engines.present(values)
     states = engine.states(values)
-    print(_table(engine, values, states))
+    print_table(_table(engine, values, states))
     return 1 if _unwell(engine, values, states) else 0
 
 
@@ -156,15 +156,15 @@ def reset(sure: bool) -> None:
     print("the state is removed; `make up` begins anew")
 
 
-def _table(engine: Engine, values: Settings, states: dict[str, str]) -> str:
-    """The services: address, state, how to sign in."""
+def _table(engine: Engine, values: Settings, states: dict[str, str]) -> list[list[str]]:
+    """The rows of the table of services."""
     rows = [["service", "address", "state", "sign in"]]
     for service in engine.services(values):
         state = states.get(service.name, "down")
         if (service.name, state) == ("api", "up"):
             state = _served(values)
         rows.append([service.title, service.url(values), state, service.sign_in])
-    return table(rows)
+    return rows
 
 
 def _unwell(engine: Engine, values: Settings, states: dict[str, str]) -> list[str]:

@@ -1,53 +1,94 @@
-"""What a person sees while the lab works: live where there is a terminal, plain lines elsewhere."""
+"""Progress and tables on the terminal, by rich. Where there is no terminal they are plain lines."""
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
 import time
-from contextlib import suppress
+
+from rich import box
+from rich.console import Console
+from rich.status import Status
+from rich.table import Table
+from rich.text import Text
+
+# A line in a pipe or a file is never wrapped.
+PLAIN_WIDTH = 10_000
+# Without a terminal, a wait that goes on is reported again after this time.
+REPEAT_SECONDS = 10
+
+
+class Output(Console):
+    """Standard output. Text is printed as it is, without rich's markup."""
+
+    def __init__(self) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False)
+        if not self.is_terminal:
+            self.width = PLAIN_WIDTH
+
+    def on_broken_pipe(self) -> None:
+        """Go on in silence when nobody reads the output any more, as in `make train | head`."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Progress:
-    """A line that says what is being waited for and for how long."""
+    """The steps of a command: a line for each that is done, and on a terminal a live line for the present one."""
 
     def __init__(self) -> None:
         self.begun = time.monotonic()
-        self._live = sys.stdout.isatty()
-        self._said = ""
+        self._output = Output()
+        self._status: Status | None = None
+        self._task = ""
         self._next = 0.0
 
     def seconds(self) -> float:
         return time.monotonic() - self.begun
 
     def waiting(self, what: str) -> None:
-        """Show what is waited for: rewritten in place on a terminal, else when it changes or every 10 s."""
-        if self._live:
-            _write(f"\r\033[K  {self.seconds():4.0f} s  waiting for {what}")
-        elif what != self._said or self.seconds() >= self._next:
-            _write(f"  {self.seconds():4.0f} s  waiting for {what}\n")
-            self._next = self.seconds() + 10
-        self._said = what
+        """Show the present step. Without a terminal, print it when it changes, and every REPEAT_SECONDS."""
+        line = f"{self.seconds():4.0f} s  waiting for {what}"
+        if self._output.is_terminal and not self._output.is_dumb_terminal:
+            self._show(line)
+        elif what != self._task or self.seconds() >= self._next:
+            self._print(f"  {line}")
+            self._next = self.seconds() + REPEAT_SECONDS
+        self._task = what
 
     def done(self, what: str) -> None:
-        """Leave a line that stays."""
-        self.print(f"  {self.seconds():4.0f} s  {what}")
+        """Print a line that stays, and end the live line."""
+        self.stop()
+        self._print(f"  {self.seconds():4.0f} s  {what}")
 
     def print(self, line: str) -> None:
-        """Print a line where the one that is being waited on stood."""
-        erase = "\r\033[K" if self._live else ""
-        _write(f"{erase}{line}\n")
+        """Print a line above the live line."""
+        self._print(line)
+
+    def stop(self) -> None:
+        """Remove the live line, if there is one."""
+        if self._status:
+            self._status.stop()
+            self._status = None
+
+    def _show(self, line: str) -> None:
+        text = Text(line, no_wrap=True, overflow="ellipsis")
+        if self._status:
+            self._status.update(text)
+        else:
+            self._status = Status(text, console=self._output, spinner="line")
+            self._status.start()
+            atexit.register(self.stop)  # the live line hides the cursor
+
+    def _print(self, text: str) -> None:
+        self._output.print(text, soft_wrap=True)
 
 
-def _write(text: str) -> None:
-    # What was begun is not given up half-way because nobody reads on, as in `make train | head`.
-    with suppress(BrokenPipeError):
-        sys.stdout.write(text)
-        sys.stdout.flush()
-
-
-def table(rows: list[list[str]]) -> str:
-    """Rows, the first one the head, in aligned columns."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines.insert(1, "  ".join("─" * width for width in widths))
-    return "\n".join(lines)
+def print_table(rows: list[list[str]]) -> None:
+    """Print rows, the first one the head, in aligned columns; on a narrow terminal long cells are wrapped."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows[1:]:
+        table.add_row(*row)
+    Output().print(table)

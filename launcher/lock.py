@@ -14,7 +14,6 @@ from lab.settings import STATE
 PATH = STATE / "lock"
 # Time within which the holder of the lock has written its name into the file.
 NAME_SECONDS = 0.3
-COMMANDS = ("up", "down", "train", "reset")
 
 
 @contextlib.contextmanager

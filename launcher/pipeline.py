@@ -176,6 +176,7 @@ def _call(settings: Settings, what: str, command: list[str], seconds: int | None
         finally:
             process.terminate()
             reader.join(timeout=10)
+            progress.stop()
     if process.returncode:
         raise LabError(f"{what} failed; the reason is printed above", "correct it, then run `make train`")
 

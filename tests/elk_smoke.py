@@ -1,7 +1,7 @@
-"""Shows that the Elastic part really works: python -m tests.elk_smoke, with the lab up in containers.
+"""Show that the Elastic part works: python -m tests.elk_smoke, with the lab up in containers.
 
-Sends one prediction to the API and finds it again, as lab_reader: in Elasticsearch by its id, its trace by the trace's
-id, and through Kibana the data view and the dashboards with everything they refer to. Nothing else is written.
+It sends one prediction to the API, and as lab_reader it finds the prediction in Elasticsearch by its id, the trace by
+the trace's id, and in Kibana the data view and the dashboards with all that they refer to. It writes nothing else.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from typing import Any
 # provision.py is run by its path in a container, so its folder is not a package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "services" / "elasticsearch"))
 
-from provision import ProvisionError, Server
+from provision import UNREADY, ProvisionError, Server
 
 from lab import http, settings
 from lab.errors import LabError, run
 
 # Filebeat looks every five seconds, the APM agent sends every ten, an index shows new documents after one.
 ARRIVAL_SECONDS = 120.0
+LOOK_SECONDS = 2.0
 DASHBOARDS = ("lab-predictions", "lab-operation")
 
 
 def main() -> int:
-    """Run every check, say of each what was found; 1 when one failed."""
+    """Run every check and print its result; 1 when one failed."""
     lab = settings.load()
     prediction = predict(lab)
     print(f"sent     prediction {prediction}")
@@ -41,7 +42,7 @@ def main() -> int:
 
     def trace() -> str:
         if not result:
-            raise ProvisionError("without the event nobody knows its trace")
+            raise ProvisionError("the trace is not known without the event")
         span = first(elasticsearch, "traces-apm*", "trace.id", field(result, "trace.id"))
         return f"{field(span, 'trace.id')}, {span.get('transaction', {}).get('name', 'a span of it')}"
 
@@ -79,11 +80,14 @@ def first(server: Server, index: str, name: str, value: str) -> dict[str, Any]:
     """The first document of `index` whose field `name` has the value, waited for; raise ProvisionError."""
     body = json.dumps({"size": 1, "query": {"term": {name: value}}}).encode()
     path = f"/{index}/_search?ignore_unavailable=true"
-    _, answer = server.wait(
-        "POST", path, body, until=lambda status, answer: status == 200 and bool(answer["hits"]["hits"])
-    )
-    source: dict[str, Any] = answer["hits"]["hits"][0]["_source"]
-    return source
+    while True:
+        _, answer = server.ask("POST", path, body, again=UNREADY)
+        if answer["hits"]["hits"]:
+            source: dict[str, Any] = answer["hits"]["hits"][0]["_source"]
+            return source
+        if time.monotonic() > server.deadline:
+            raise ProvisionError(f"{server.name} has no document in {index} whose {name} is {value}")
+        time.sleep(LOOK_SECONDS)
 
 
 def field(document: dict[str, Any], name: str) -> str:
@@ -97,7 +101,7 @@ def field(document: dict[str, Any], name: str) -> str:
 
 
 def data_view(kibana: Server) -> str:
-    _, answer = kibana.wait("GET", "/api/data_views/data_view/lab-prediction", until=lambda status, _: status == 200)
+    _, answer = kibana.ask("GET", "/api/data_views/data_view/lab-prediction", again=UNREADY)
     return f"{answer['data_view']['name']}, {answer['data_view']['title']}"
 
 
@@ -105,7 +109,7 @@ def dashboards(kibana: Server) -> str:
     """Export the dashboards, for Kibana counts what they miss; raise ProvisionError if they miss anything."""
     objects = [{"type": "dashboard", "id": name} for name in DASHBOARDS]
     body = json.dumps({"objects": objects, "includeReferencesDeep": True}).encode()
-    _, answer = kibana.wait("POST", "/api/saved_objects/_export", body, until=lambda status, _: status == 200)
+    _, answer = kibana.ask("POST", "/api/saved_objects/_export", body, again=UNREADY)
     lines = [answer] if isinstance(answer, dict) else [json.loads(line) for line in answer.splitlines()]
     if lines[-1]["missingRefCount"] or lines[-1]["excludedObjectsCount"]:
         raise ProvisionError(f"the dashboards refer to what is not there: {lines[-1]}")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from lab import errors, ledger, problem, settings
-from lab.problem import METRICS
+from lab.problem import METRICS, Problem
+from lab.settings import Settings
 from trainer.results import Paths, write_json
 
 
@@ -20,75 +22,94 @@ def main(words: list[str] | None = None) -> int:
         print(note, file=sys.stderr)
     values = settings.load()
     params = Path(arguments.params).resolve() if arguments.params else values.params_path
-    definition, paths = problem.load(params), Paths(params.parent)
-    if arguments.command == "check":
-        from trainer import evaluate, ingest, train
+    status: int | None = arguments.func(arguments, values, problem.load(params), Paths(params.parent))
+    return status or 0
 
-        for name, candidate in definition.candidates.items():
-            evaluate.build(definition, name, candidate)
-        with tempfile.TemporaryDirectory(prefix="lab-check-") as folder:
-            elsewhere = Paths(Path(folder))
-            columns, rows = ingest.ingest(definition)
-            ingest.write(columns, rows, elsewhere.dataset)
-            print(f"{len(train.dataset(definition, elsewhere))} rows are valid")
-    elif arguments.command == "ingest":
-        from trainer import ingest
 
+# Each command imports its modules itself: scikit-learn, pandas and MLflow take seconds.
+
+
+def _check(_: Namespace, _values: Settings, definition: Problem, _paths: Paths) -> None:
+    from trainer import evaluate, ingest, train
+
+    for name, candidate in definition.candidates.items():
+        evaluate.build(definition, name, candidate)
+    with tempfile.TemporaryDirectory(prefix="lab-check-") as folder:
+        elsewhere = Paths(Path(folder))
         columns, rows = ingest.ingest(definition)
-        ingest.write(columns, rows, paths.dataset)
-        print(f"{len(rows)} rows ingested from {definition.source.path}")
-    elif arguments.command == "validate":
-        from trainer import train, validate
-
-        figures = validate.report(definition, train.dataset(definition, paths))
-        write_json(paths.validation, figures)
-        print(f"{figures['rows']} rows are valid; {figures['duplicate_rows']} repeat another row whole")
-    elif arguments.command == "train":
-        from trainer import train
-
-        train.train(values, definition, paths)
-    elif arguments.command == "fresh":
-        from trainer.promote import check_fresh
-        from trainer.results import read_results
-
-        check_fresh(definition, paths, read_results(paths))
-    elif arguments.command == "promote":
-        from trainer.promote import Person, promote
-
-        choice = definition.choice
-        if arguments.metric:
-            choice = msgspec.structs.replace(choice, metric=arguments.metric)
-        person = Person(arguments.by or ledger.person(), accept=arguments.accept, retry=arguments.retry)
-        promote(values, definition, paths, choice, person)
-    else:
-        from trainer.reproduce import reproduce
-
-        return 0 if reproduce(values, definition, arguments.version) else 1
-    return 0
+        ingest.write(columns, rows, elsewhere.dataset)
+        print(f"{len(train.dataset(definition, elsewhere))} rows are valid")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m trainer", description="Data in, champion out.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    helps = {
-        "check": "build the candidates and check the source file against params.yaml; write nothing",
-        "ingest": "source file to dataset",
-        "validate": "hold the dataset against the problem",
-        "train": "evaluate, fit and export the candidates",
-        "fresh": "fail unless the trained models are those of the present data, parameters, code and packages",
-        "promote": "promote or reject the best candidate",
-        "reproduce": "rebuild a registered version and compare",
-    }
-    for name, text in helps.items():
-        command = commands.add_parser(name, help=text, description=text)
+def _ingest(_: Namespace, _values: Settings, definition: Problem, paths: Paths) -> None:
+    from trainer import ingest
+
+    columns, rows = ingest.ingest(definition)
+    ingest.write(columns, rows, paths.dataset)
+    print(f"{len(rows)} rows ingested from {definition.source.path}")
+
+
+def _validate(_: Namespace, _values: Settings, definition: Problem, paths: Paths) -> None:
+    from trainer import train, validate
+
+    figures = validate.report(definition, train.dataset(definition, paths))
+    write_json(paths.validation, figures)
+    print(f"{figures['rows']} rows are valid; {figures['duplicate_rows']} repeat another row whole")
+
+
+def _train(_: Namespace, values: Settings, definition: Problem, paths: Paths) -> None:
+    from trainer import train
+
+    train.train(values, definition, paths)
+
+
+def _fresh(_: Namespace, _values: Settings, definition: Problem, paths: Paths) -> None:
+    from trainer.promote import check_fresh
+    from trainer.results import read_results
+
+    check_fresh(definition, paths, read_results(paths))
+
+
+def _promote(arguments: Namespace, values: Settings, definition: Problem, paths: Paths) -> None:
+    from trainer.promote import Person, promote
+
+    choice = definition.choice
+    if arguments.metric:
+        choice = msgspec.structs.replace(choice, metric=arguments.metric)
+    person = Person(arguments.by or ledger.person(), accept=arguments.accept, retry=arguments.retry)
+    promote(values, definition, paths, choice, person)
+
+
+def _reproduce(arguments: Namespace, values: Settings, definition: Problem, _: Paths) -> int:
+    from trainer.reproduce import reproduce
+
+    return 0 if reproduce(values, definition, arguments.version) else 1
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m trainer", description="Data in, champion out.")
+    commands = parser.add_subparsers(required=True)
+
+    def add(func: Callable[[Namespace, Settings, Problem, Paths], int | None], text: str) -> ArgumentParser:
+        """A command with the name of its function, and this help."""
+        command = commands.add_parser(func.__name__[1:], help=text, description=text)
         command.add_argument("--params", help="the problem; default: the setting PARAMS")
-        if name == "promote":
-            command.add_argument("--metric", choices=METRICS, help="instead of choice.metric")
-            command.add_argument("--accept", action="store_true", help="promote a candidate that would be held")
-            command.add_argument("--retry", action="store_true", help="let a recipe that was rolled back compete again")
-            command.add_argument("--by", default="", help="the person's name for the ledger; default: the user's")
-        if name == "reproduce":
-            command.add_argument("--version", type=int, required=True, help="number of the version")
+        command.set_defaults(func=func)
+        return command
+
+    add(_check, "build the candidates and check the source file against params.yaml; write nothing")
+    add(_ingest, "make the dataset from the source file")
+    add(_validate, "check the dataset against the problem")
+    add(_train, "evaluate, fit and export the candidates")
+    add(_fresh, "fail unless the trained models are those of the present data, parameters, code and packages")
+    command = add(_promote, "promote, hold or reject the best candidate")
+    command.add_argument("--metric", choices=METRICS, help="instead of choice.metric")
+    command.add_argument("--accept", action="store_true", help="promote a candidate that would be held")
+    command.add_argument("--retry", action="store_true", help="let a recipe that was rolled back compete again")
+    command.add_argument("--by", default="", help="the person's name for the ledger; default: the user's")
+    add(_reproduce, "rebuild a registered version and compare").add_argument(
+        "--version", type=int, required=True, help="number of the version"
+    )
     return parser
 
 

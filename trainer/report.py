@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 
 import msgspec
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from lab.card import Spread
 from lab.ledger import Comparison
 from lab.problem import LOSSES, METRICS, Choice
 from trainer.results import Result
 from trainer.significance import lead_of
+
+# `make train` prints the report through a pipe, so no line is wrapped.
+WIDTH = 10_000
+NOTES = (
+    "* the metric of the choice. Mean ± SD of the outer folds; the best against the runner-up by the corrected",
+    "resampled t-test, two-sided. Recall, specificity, precision, F1 and accuracy are at a threshold that was chosen",
+    "without the fold. Each p is for one metric; it is not corrected for the number of metrics.",
+)
 
 
 def ranked(results: Mapping[str, Result], metric: str) -> list[str]:
@@ -47,20 +59,15 @@ def compare_all(results: dict[str, Result], folds: int, choice: Choice) -> list[
 def render(rows: list[Comparison], metric: str) -> str:
     """The comparison as text, the metric of the choice marked."""
     names = list(rows[0].scores)
-    widths = [max(len(name), 17) for name in names]
-    head = ["metric".ljust(18), *(n.ljust(w) for n, w in zip(names, widths, strict=True)), "lead     p        verdict"]
-    lines = ["  " + "  ".join(head)]
+    table = Table("metric", *names, "lead", "p", "verdict", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for row in rows:
-        mark = "* " if row.metric == metric else "  "
-        scores = [f"{row.scores[n].mean:.4f} ± {row.scores[n].sd:.4f}" for n in names]
-        cells = [row.metric.ljust(18), *(s.ljust(w) for s, w in zip(scores, widths, strict=True))]
+        scores = [f"{row.scores[name].mean:.4f} ± {row.scores[name].sd:.4f}" for name in names]
+        test = ["", "", ""]
         if row.runner_up and row.lead is not None:
             verdict = f"{row.best} is better" if row.tells_apart else "cannot tell them apart"
-            cells.append(f"{row.lead:.4f}   {row.p_value:.4f}   {verdict}")
-        lines.append(mark + "  ".join(cells))
-    lines.append(
-        "  * the metric of the choice. Mean ± SD of the outer folds; best against runner-up by the corrected"
-        "\n    resampled t-test, two-sided. recall, specificity, precision, f1 and accuracy are at a threshold that"
-        "\n    was chosen without the fold. p is for one metric by itself; it is not corrected for there being several."
-    )
-    return "\n".join(lines)
+            test = [f"{row.lead:.4f}", f"{row.p_value:.4f}", verdict]
+        table.add_row(f"{row.metric} *" if row.metric == metric else row.metric, *scores, *test)
+    console = Console(width=WIDTH, file=io.StringIO(), color_system=None, markup=False)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join([*(line.rstrip() for line in capture.get().splitlines()), *NOTES])

@@ -1,41 +1,57 @@
-"""Sets Elasticsearch and Kibana up for the lab; run it again whenever you like.
+"""Set Elasticsearch and Kibana up for the lab. To run it again changes nothing.
 
     python provision.py elasticsearch    # passwords, roles, users, lifecycle, templates, data streams
     python provision.py kibana           # data views and dashboards
 
-Everything it puts there stands in the JSON files beside it and in ../kibana/objects. To change a dashboard, change it
-in Kibana, export it with its references over the file, and commit. A changed mapping holds from a data stream's next
-backing index on. Addresses, passwords and SETUP_SECONDS, the limit on all waiting, come from the environment. It uses
-the standard library only.
+It writes the JSON files beside it and those in ../kibana/objects. To change a dashboard, change it in Kibana, export
+it with its references over the file, and commit. A changed mapping is used from a data stream's next backing index on.
+Addresses, passwords and SETUP_SECONDS, the limit on all waiting, come from the environment.
 """
 
 from __future__ import annotations
 
 import base64
-import http.client
+import itertools
 import json
 import os
 import sys
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
-from collections.abc import Callable
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import urllib3
 
 HERE = Path(__file__).resolve().parent
 OBJECTS = HERE.parent / "kibana" / "objects"
 ANSWER_SECONDS = 30.0
 PAUSE_SECONDS = 2.0
-# While its security index comes up after a start, Elasticsearch refuses the right password too.
+# Elasticsearch also refuses the right password until its security index is up, some time after its start.
 REFUSED_SECONDS = 30.0
-# It is not up, it is busy, or what stands before it says so.
-NOT_NOW = (0, 429, 502, 503, 504)
+# The server is busy or not up, or a proxy before it says so.
+NOT_NOW = (429, 502, 503, 504)
+# Every status but success, for the questions that a server answers with success once it is up.
+UNREADY = range(300, 600)
 
 
 class ProvisionError(Exception):
     """What went wrong and what to do about it, for the person who started this."""
+
+
+class Retries(urllib3.Retry):
+    """Ask again until `deadline` (time.monotonic), with a pause in between; a refused password for REFUSED_SECONDS."""
+
+    def __init__(self, *, deadline: float, **options: Any) -> None:
+        super().__init__(**options)
+        self.deadline = deadline
+
+    def new(self, **options: Any) -> Self:
+        return super().new(deadline=self.deadline, **options)
+
+    def is_exhausted(self) -> bool:
+        refusals = len(list(itertools.takewhile(lambda each: each.status == 401, reversed(self.history))))
+        return refusals * PAUSE_SECONDS > REFUSED_SECONDS or time.monotonic() + PAUSE_SECONDS > self.deadline
 
 
 class Server:
@@ -43,65 +59,72 @@ class Server:
 
     def __init__(self, name: str, url: str, user: str, password: str, deadline: float) -> None:
         self.name, self.url, self.user, self.deadline = name, url.rstrip("/"), user, deadline
-        # A proxy of the environment is not for the lab's own network.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._pool = urllib3.PoolManager()  # it uses no proxy of the environment, which is not for the lab's network
         self._sign_in = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
-    def ask(self, method: str, path: str, body: bytes | None = None, kind: str = "application/json") -> tuple[int, Any]:
-        """Give the status and the JSON value of the answer, or its text; status 0 when there is no answer."""
-        headers = {"Authorization": self._sign_in, "Content-Type": kind, "kbn-xsrf": "lab"}
-        request = urllib.request.Request(self.url + path, body, headers, method=method)  # noqa: S310
-        try:
-            try:
-                answer = self._opener.open(request, timeout=ANSWER_SECONDS)
-            except urllib.error.HTTPError as error:
-                answer = error
-            with answer:
-                return answer.status, _value(answer.read())
-        # The connection was refused, reset or timed out, the host is unknown, or the answer was cut off or is not HTTP.
-        except (OSError, http.client.HTTPException) as error:
-            return 0, str(getattr(error, "reason", error)) or repr(error)
-
-    def put(self, path: str, value: Any) -> None:
-        """Send a JSON value, again while the server is not ready for it; raise ProvisionError unless it is taken."""
-        status, answer = self.wait("PUT", path, json.dumps(value).encode(), until=_answered)
-        if not 200 <= status < 300:
-            raise ProvisionError(f"{self.name} answered PUT {path} with {status}: {_reason(answer)}")
-
-    def wait(
+    def ask(
         self,
         method: str,
         path: str,
         body: bytes | None = None,
         kind: str = "application/json",
         *,
-        until: Callable[[int, Any], bool],
+        again: Collection[int] = NOT_NOW,
     ) -> tuple[int, Any]:
-        """Ask until the answer will do; raise ProvisionError at the deadline or when the password is wrong."""
-        refusal_time: float | None = None
-        while True:
-            status, answer = self.ask(method, path, body, kind)
-            now = time.monotonic()
-            refusal_time = (refusal_time or now) if status == 401 else None
-            if refusal_time is not None and now - refusal_time >= REFUSED_SECONDS:
-                raise ProvisionError(
-                    f"{self.name} at {self.url} refuses the password of {self.user}: it was changed in Kibana, or "
-                    "in .env while an older container runs on. Put the right one into .env, then run `make up`"
-                )
-            if status != 401 and until(status, answer):
-                return status, answer
-            if now + PAUSE_SECONDS > self.deadline:
-                raise ProvisionError(
-                    f"{self.name} at {self.url} gave no good answer in time; the last one to {path} was "
-                    f"{status or 'none'}: {_reason(answer)}. See its log"
-                )
-            time.sleep(PAUSE_SECONDS)
+        """The status and the JSON value of the answer, or its text.
+
+        Asks again while the status is one of `again`, or there is no whole answer. Raises ProvisionError at the
+        deadline, or when the password is refused.
+        """
+        headers = {"Authorization": self._sign_in, "Content-Type": kind, "kbn-xsrf": "lab"}
+        retries = Retries(
+            deadline=self.deadline,
+            total=None,
+            allowed_methods=None,
+            status_forcelist={*again, 401},
+            backoff_factor=PAUSE_SECONDS,
+            backoff_max=PAUSE_SECONDS,
+            respect_retry_after_header=False,
+            redirect=False,
+            raise_on_status=False,
+        )
+        try:
+            answer = self._pool.request(
+                method,
+                self.url + path,
+                body=body,
+                headers=headers,
+                timeout=ANSWER_SECONDS,
+                retries=retries,
+            )
+        except urllib3.exceptions.MaxRetryError as error:
+            raise self._late(path, "none", str(error.reason)) from error
+        if answer.status == 401:
+            raise ProvisionError(
+                f"{self.name} at {self.url} refuses the password of {self.user}: it was changed in Kibana, or "
+                "in .env while an older container runs on. Put the right one into .env, then run `make up`"
+            )
+        if answer.status in again:
+            raise self._late(path, str(answer.status), _reason(_value(answer.data)))
+        return answer.status, _value(answer.data)
+
+    def put(self, path: str, value: Any) -> None:
+        """Send a JSON value; raise ProvisionError unless the server takes it."""
+        status, answer = self.ask("PUT", path, json.dumps(value).encode())
+        if not 200 <= status < 300:
+            raise ProvisionError(f"{self.name} answered PUT {path} with {status}: {_reason(answer)}")
+
+    def _late(self, path: str, status: str, reason: str) -> ProvisionError:
+        return ProvisionError(
+            f"{self.name} at {self.url} gave no good answer in time; the last one to {path} was "
+            f"{status}: {reason}. See its log"
+        )
 
 
 def set_up_elasticsearch(server: Server) -> None:
     """Put the users, roles, lifecycle, templates and data streams there; raise ProvisionError."""
     health = "/_cluster/health?wait_for_status=yellow&timeout=5s"
-    server.wait("GET", health, until=lambda status, _: status == 200)
+    server.ask("GET", health, again=UNREADY)
     server.put("/_security/user/kibana_system/_password", {"password": secret("KIBANA_PASSWORD")})
     _put_folder(server, "roles", "/_security/role")
     for name, user in read(HERE / "users.json").items():
@@ -122,16 +145,14 @@ def set_up_elasticsearch(server: Server) -> None:
 def set_up_kibana(server: Server) -> None:
     """Import data views and dashboards over those of the same id; raise ProvisionError."""
     # Kibana answers 503 until it can serve, then 200, even when a plugin is degraded.
-    server.wait("GET", "/api/status", until=lambda status, _: status == 200)
+    server.ask("GET", "/api/status", again=UNREADY)
     objects = b"".join(path.read_bytes().rstrip(b"\n") + b"\n" for path in sorted(OBJECTS.glob("*.ndjson")))
-    body, kind = _form("lab.ndjson", objects)
+    body, kind = urllib3.encode_multipart_formdata({"file": ("lab.ndjson", objects, "application/ndjson")})
     path = "/api/saved_objects/_import?overwrite=true"
-    status, answer = server.wait("POST", path, body, kind, until=_answered)
+    status, answer = server.ask("POST", path, body, kind)
     if status != 200 or not isinstance(answer, dict) or not answer.get("success"):
         faults = answer.get("errors", answer) if isinstance(answer, dict) else answer
-        raise ProvisionError(
-            f"Kibana did not import all of {OBJECTS.name} ({status or 'no answer'}): {_reason(faults)}"
-        )
+        raise ProvisionError(f"Kibana did not import all of {OBJECTS.name} ({status}): {_reason(faults)}")
     print(f"{answer['successCount']} data views and dashboards")
 
 
@@ -159,30 +180,18 @@ def _put_folder(server: Server, folder: str, path: str) -> None:
 def _wait_for_template(server: Server, path: str, name: str) -> None:
     """Wait for a template. Elasticsearch creates its own some time after its start; the lab's exist already."""
     path = f"{path}/{urllib.parse.quote(name)}"
-    status, answer = server.wait("GET", path, until=lambda status, answer: _answered(status, answer) and status != 404)
+    status, answer = server.ask("GET", path, again={*NOT_NOW, 404})
     if status != 200:
         raise ProvisionError(f"{server.name} answered GET {path} with {status}: {_reason(answer)}")
 
 
 def _create_data_stream(server: Server, name: str) -> None:
     """Make it, so that a dashboard finds its fields before the first event comes; one that is there stays."""
-    status, answer = server.wait("PUT", f"/_data_stream/{name}", until=_answered)
+    status, answer = server.ask("PUT", f"/_data_stream/{name}")
     exists = isinstance(answer, dict) and "resource_already_exists_exception" in json.dumps(answer.get("error"))
     if status != 200 and not exists:
         raise ProvisionError(f"{server.name} did not make the data stream {name} ({status}): {_reason(answer)}")
     print(f"data stream {name}{' (there)' if exists else ''}")
-
-
-def _answered(status: int, _: Any) -> bool:
-    return status not in NOT_NOW
-
-
-def _form(name: str, content: bytes) -> tuple[bytes, str]:
-    """A file as multipart/form-data, and the content type that says so."""
-    mark = "lab-" + os.urandom(16).hex()
-    head = f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
-    head += "Content-Type: application/ndjson\r\n\r\n"
-    return head.encode() + content + f"\r\n--{mark}--\r\n".encode(), f"multipart/form-data; boundary={mark}"
 
 
 def _value(text: bytes) -> Any:

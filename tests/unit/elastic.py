@@ -142,6 +142,7 @@ def load_smoke(server: type[StandIn], monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.syspath_prepend(str(ELASTIC))
     module = importlib.import_module("tests.elk_smoke")
     monkeypatch.setattr(module, "ARRIVAL_SECONDS", 0.1)
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.01)
     for name in ("API_PORT", "ELASTICSEARCH_PORT", "KIBANA_PORT"):
         monkeypatch.setenv(name, server.url.rpartition(":")[2])
     monkeypatch.setenv("READER_PASSWORD", "may look")
