@@ -46,7 +46,7 @@ class Api(Flask):
         self.resources.close()
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """Match the path alone: nothing here builds URLs, and reading the host for that is a fifth of Flask's time."""
+        """Match the path alone. The API builds no URLs, and to read the host for that takes a fifth of Flask's time."""
         if request is None:
             return None
         return MapAdapter(self.url_map, "", "/", "", "http", request.path, request.method)
@@ -77,7 +77,7 @@ def create_app(test_config: Mapping[str, str] | None = None) -> Api:
     Raises LabError when a variable is missing or has a wrong value. Call `close` on the app to end its threads.
     """
     app = Api(__name__, static_folder=None)
-    app.url_map.merge_slashes = False  # it would redirect, to a URL
+    app.url_map.merge_slashes = False  # Flask would redirect from a path with two slashes
     app.resources = ExitStack()
     _configure(app, os.environ if test_config is None else test_config)
     config, keep = app.config, Path(app.config["KEEP_DIR"])
@@ -99,7 +99,7 @@ def create_app(test_config: Mapping[str, str] | None = None) -> Api:
     app.resources.callback(metrics.stop)
     follower.start(config["FOLLOW_SECONDS"])
     app.resources.callback(follower.stop)
-    # What is there now stays, and a request leaves next to no cycles: the collector need not run every tenth one.
+    # The present objects stay, and a request leaves hardly any reference cycles: the collector can run seldom.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000)

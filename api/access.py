@@ -40,7 +40,7 @@ class Gate:
         self._kind = lru_cache(maxsize=64)(self._look)
 
     def __call__(self, environ: dict[str, Any]) -> str:
-        """One of the reasons above, or an empty string when the request is let in."""
+        """One of the reasons above, or an empty string when the request is allowed."""
         path = environ["PATH_INFO"]
         host = environ.get("HTTP_HOST", "")
         if not host:

@@ -1,4 +1,4 @@
-"""Write each alert once, however many workers find the same fault."""
+"""Write each alert once, although several workers find the same fault."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ log = logging.getLogger(__name__)
 
 
 class Alerts:
-    """The alerts about versions of `model`. A file in `folder` marks each one that was written.
+    """The alerts about versions of `model`. A file in `folder` marks each alert that was written.
 
-    All workers of a host share the folder, which also outlives them: an alert is written once a host, also across
-    restarts. Removing the files `.alert-*` makes every alert possible again.
+    All workers of a host share the folder, and it stays after a restart, so each host writes an alert once. To get all
+    alerts again, remove the files `.alert-*`.
     """
 
     def __init__(self, events: Writer, environment: str, folder: Path, model: str) -> None:
         self._events, self._environment, self._folder, self._model = events, environment, folder, model
 
     def refused(self, version: int, reason: str) -> None:
-        """Write an alert once for each version and reason: a package that was mended may be refused for another one."""
+        """Write an alert once for each version and reason: a corrected package may be refused for another reason."""
         digest = hashlib.sha256(reason.encode()).hexdigest()[:16]
         self._once(f"{version}-{digest}", "model_refused", version, f"version {version} is refused: {reason}")
 
     def failing(self, version: int, reason: str) -> None:
-        """Write an alert once for each version, with the first reason: each record may have one of its own."""
+        """Write an alert once for each version, with the first reason, because each record may have another reason."""
         self._once(str(version), "model_failing", version, f"version {version} is served and fails: {reason}")
 
     def _once(self, name: str, kind: Kind, version: int, message: str) -> None:
-        """Write the alert unless its mark has content. The lock covers the write: one that failed is repeated."""
+        """Write the alert unless its mark has content. The lock covers the write, so a failed write is repeated."""
         mark = self._folder / f".alert-{self._model}-{kind}-{name}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ class Alerts:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 if os.fstat(file.fileno()).st_size == 0 and self._write(kind, version, message):
                     file.write(b"written\n")
-        except OSError as error:  # two alerts are better than none
+        except OSError as error:  # to write an alert twice is better than not at all
             log.warning("the alert is not marked as written: %s", from_os_error(error))
             self._write(kind, version, message)
 

@@ -23,7 +23,7 @@ def start(app: Flask, follower: Follower) -> Callable[[], None]:
         "SERVER_URL": app.config["ELASTIC_APM_SERVER_URL"],
         "SERVICE_NAME": os.environ.get("ELASTIC_APM_SERVICE_NAME", "api"),
         "ENVIRONMENT": os.environ.get("ELASTIC_APM_ENVIRONMENT", app.config["ENVIRONMENT"]),
-        # It would ask the metadata addresses of three clouds, and the server for settings.
+        # By default the agent asks the metadata addresses of three clouds, and the server for settings.
         "CLOUD_PROVIDER": os.environ.get("ELASTIC_APM_CLOUD_PROVIDER", "none"),
         "CENTRAL_CONFIG": os.environ.get("ELASTIC_APM_CENTRAL_CONFIG", "false"),
         "SERVER_TIMEOUT": os.environ.get("ELASTIC_APM_SERVER_TIMEOUT", "2s"),

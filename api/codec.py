@@ -1,4 +1,4 @@
-"""What a request must hold: the bodies that a card allows, and every fault of one that it does not."""
+"""Read the bodies of requests by the card of a model, and list every fault of a body that is not valid."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UNKNOWN_READ = 10
 # In bodies larger than this, records are counted before they are parsed: 16 MiB of `{}` would become half a gigabyte.
 MEASURED = 2**20
 Body = bytes | bytearray
-# Where in a body a fault is, as keys and positions, and what it is.
+# The place of a fault in a body, as keys and positions; and the text of each fault.
 Path = tuple[str | int, ...]
 Faults = dict[Path, str]
 _as_tuple = msgspec.structs.astuple
@@ -56,7 +56,7 @@ class Records:
 
 
 class _Whole(msgspec.Struct):
-    """A batch as it stands; nothing is made of its other keys."""
+    """A batch; its other keys are not parsed."""
 
     instances: msgspec.Raw = msgspec.Raw()
 
@@ -64,8 +64,8 @@ class _Whole(msgspec.Struct):
 class Codec:
     """Reads the bodies of one model.
 
-    A valid body is decoded into a type that msgspec makes from the card's bounds. Only one that does not fit is
-    gone through in Python, for msgspec stops at the first fault, and takes 5.0 for no whole number.
+    msgspec decodes a valid body into a type with the card's bounds. Any other body is read once more in Python, because
+    msgspec stops at the first fault and does not accept 5.0 as a whole number.
     """
 
     def __init__(self, card: Card) -> None:
@@ -109,7 +109,7 @@ class Codec:
     def _rows(self, values: list[tuple[Any, ...]]) -> NDArray[np.float32]:
         if self._nullable:
             values = [tuple(None if v is UNSET else v for v in row) if UNSET in row else row for row in values]
-        return np.array(values, dtype=np.float32)  # numpy makes NaN of None
+        return np.array(values, dtype=np.float32)  # numpy converts None to NaN
 
     def _records(self, values: list[dict[str, Any]]) -> Records:
         rows = [tuple(value.get(feature.name) for feature in self._features) for value in values]
@@ -126,7 +126,7 @@ class Codec:
         inner = _raw(_Whole, body).instances
         if not (inside := memoryview(inner).nbytes):
             raise InvalidError(_NO_BATCH)
-        if len(body) - inside > MAX_RECORD:  # a million other keys would become 180 MB
+        if len(body) - inside > MAX_RECORD:  # a million other keys would take 180 MB
             _refuse({(): f"has more than {MAX_RECORD} bytes beside its instances"})
         whole = _raw(dict[str, msgspec.Raw], body)
         _refuse({(name,): "is unknown" for name in islice(whole.keys() - {"instances"}, MAX_LISTED)})
@@ -212,7 +212,7 @@ def _raw(kind: Any, body: Body) -> Any:
 
 
 def feedback(card: Card, body: Body) -> tuple[str, str]:
-    """Read `{"prediction_id": …, "label": …}` and give both; raise InvalidError that names every fault."""
+    """The prediction id and the label of a feedback; raises InvalidError that names every fault."""
     value, fields = _parse(body), {"prediction_id", "label"}
     if not isinstance(value, dict):
         raise InvalidError('the body must be a JSON object {"prediction_id": …, "label": …}')

@@ -19,7 +19,7 @@ from lab.errors import LabError, from_os_error
 from lab.http import RefusedError, UnreachableError
 from lab.registry import Registry, Version
 
-# How long until a version that was refused is looked at again: somebody may have mended its package.
+# Time until a version that was refused is tried again: its package may have been corrected.
 REFUSED_SECONDS = 60.0
 # Time for a look at the registry to end when the app is closed. The thread is a daemon: it cannot keep a process.
 STOP_SECONDS = 5.0
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class StoredModel(msgspec.Struct, frozen=True):
-    """The last good package, as it is kept on disk."""
+    """The form of the last good package on disk."""
 
     version: int
     card: bytes
@@ -35,7 +35,7 @@ class StoredModel(msgspec.Struct, frozen=True):
 
 
 def kept_name(model: str) -> str:
-    """The file that a registered model is kept in, wherever it is kept."""
+    """The name of the file that holds a registered model."""
     return f"{model}.msgpack"
 
 
@@ -49,8 +49,8 @@ class Refused(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Follower:
     """Holds the model that is served and replaces it when the alias moves to a version that is sound.
 
-    `model` is one attribute, read once a request: a request meets one model from its start to its end. While the
-    registry is away it is the one that was kept in `keep`, else the one that came with the image, in `baked`.
+    A request reads `model` once, so it has one model from its start to its end. While the registry is away, `model` is
+    the one that was stored in `keep`, else the one in the image, in `package_folder`.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class Follower:
         self._looked: float | None = None
         self._failing: Model | None = None
         self._unusable: dict[Path, str] = {}
-        # The card of a model that came from the disk and was not compared yet.
+        # The card of a model from the disk, until it has been compared with that in the registry.
         self._unsure = b""
 
     def start(self, seconds: float) -> None:
-        """Serve what was kept, and follow the alias from now on, looking every `seconds`."""
+        """Serve the stored model, and look at the alias every `seconds` from now on."""
         self._restore()
         self._thread = threading.Thread(target=self._follow, args=(seconds,), name="follower", daemon=True)
         self._thread.start()
@@ -96,7 +96,7 @@ class Follower:
             self._blame(error.message)
         finally:
             self._looked = time.monotonic()
-        if self.model is None:  # another worker may have kept one since
+        if self.model is None:  # another worker may have stored one meanwhile
             self._restore()
 
     @property
@@ -112,8 +112,10 @@ class Follower:
             self._alerts.failing(model.version, reason)
 
     def _serves(self, champion: Version) -> bool:
-        """Whether this is what is served. What was kept has only its number from a registry, and that may have been
-        another one: its card is compared, once.
+        """Whether this version is served.
+
+        A stored model has only the number of its version, which may come from another registry. Its card is therefore
+        compared once.
         """
         if self.model is None or champion.number != self.model.version:
             return False
@@ -149,7 +151,7 @@ class Follower:
         log.warning("serving %s version %d", self.registry.model, model.version)
 
     def _store(self, content: StoredModel) -> None:
-        """Replace the kept package whole; a disk that is full costs the next restart, not this model."""
+        """Replace the stored package in one step. On a full disk this model is served, but not after a restart."""
         try:
             self._keep.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=self._keep.parent, prefix=".keep-")
@@ -187,7 +189,7 @@ class Follower:
         while not self._end.is_set():
             try:
                 self.poll()
-            except Exception:  # this thread must outlive whatever an answer holds
+            except Exception:  # this thread must survive any answer of the registry
                 log.exception("looking at the champion failed")
                 self.fault = "looking at the champion failed; see the API's log"
             self._end.wait(seconds)

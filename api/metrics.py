@@ -1,8 +1,8 @@
-"""The API's metrics, of all its workers, in Prometheus's text format.
+"""The metrics of all workers of the API, in Prometheus's text format.
 
-Each worker counts in memory and leaves a snapshot in a shared folder every second; whichever worker is asked adds
-them up. prometheus_client's own way for several processes writes every count to a mapped file, which cost a tenth
-of the throughput. A worker that is killed loses its last second of counts; no event is ever lost that way.
+Each worker counts in memory and writes a snapshot to a shared folder every second. The worker that gets the request
+adds the snapshots. prometheus_client's mode for several processes writes every count to a mapped file, which cost a
+tenth of the throughput. A killed worker loses its counts of the last second; its events are not lost.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Latency(msgspec.Struct):
 
 
 class Snapshot(msgspec.Struct):
-    """What a worker has counted since it began; `version` and `since` are of the model it serves, 0 for none."""
+    """The counts of a worker since its start; `version` and `since` are of the model it serves, 0 for none."""
 
     pid: int
     requests: dict[str, Latency] = {}
@@ -51,8 +51,8 @@ class Snapshot(msgspec.Struct):
 class Metrics(Collector):
     """Counts of this worker and, when collected, of all that share `folder`.
 
-    It has no lock: requests count while it is their turn (`api.middleware`), the follower counts what nobody else does,
-    and a snapshot is taken in one step of the interpreter's.
+    It needs no lock: one request at a time counts (`api.middleware`), only the follower counts swaps and refusals, and
+    the interpreter takes a snapshot in one step.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,12 +61,12 @@ class Metrics(Collector):
         self._end = threading.Event()
 
     def start(self) -> None:
-        """Leave a snapshot every second from now on."""
+        """Write a snapshot every second from now on."""
         self._thread = threading.Thread(target=self._keep, name="metrics", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Leave the last snapshot, and no more."""
+        """Write the last snapshot."""
         self._end.set()
         self._thread.join(STOP_SECONDS)
 
@@ -131,7 +131,7 @@ class Metrics(Collector):
                 continue
             try:
                 snapshots.append(msgspec.json.decode(path.read_bytes(), type=Snapshot))
-            except (OSError, msgspec.DecodeError):  # one more second and it is there
+            except (OSError, msgspec.DecodeError):  # the worker has not written its first snapshot yet
                 continue
         return snapshots
 
@@ -146,12 +146,12 @@ class Metrics(Collector):
         ended = False
         while not ended:
             ended = self._end.wait(SNAPSHOT_SECONDS)
-            with contextlib.suppress(OSError):  # a full disk: the counts go on in memory
+            with contextlib.suppress(OSError):  # on a full disk the counts go on in memory
                 self._write()
 
 
 def _models(workers: list[Snapshot]) -> Iterator[Metric]:
-    """What each living worker serves: they swap on their own."""
+    """The version that each living worker serves; each worker follows the champion by itself."""
     version = GaugeMetricFamily("lab_model_version", "The version a worker serves", labels=["worker"])
     age = GaugeMetricFamily("lab_model_age_seconds", "How long it has served it", labels=["worker"])
     for worker in workers:

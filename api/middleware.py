@@ -1,6 +1,6 @@
-"""What wraps every request: the key, its trace, its metrics, the headers of its answer, an event when it failed.
+"""WSGI middleware for every request: access, trace, metrics, headers of the answer, and an event when it failed.
 
-Plain WSGI and not hooks of Flask's, for it is on the way of every prediction and this costs a tenth.
+This is plain WSGI because every prediction passes it: hooks of Flask would take ten times as long.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SOURCE = "lab.source"
 LIMITS = {"/predict": MAX_RECORD, "/predict/batch": 16 * 2**20, "/feedback": 64 * 1024}
 _SOURCES: dict[str | None, str] = {None: CLIENT, **{name: name for name in CLIENTS}}
 _PLAIN = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
-# What OWASP's REST cheat sheet asks of an API; those for older browsers and for TLS are a load balancer's.
+# The headers of OWASP's REST cheat sheet. Those for older browsers and for TLS belong to a load balancer.
 _JSON = [*_PLAIN, ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")]
 # Swagger UI draws with inline styles and images; it runs no inline script.
 _DOCS = [
@@ -74,7 +74,7 @@ def wrap(wsgi: Wsgi, events: Writer, environment: str, metrics: Metrics, gate: G
         with turn:
             try:
                 body = (refused(fault) if fault else wsgi)(environ, start)
-            except Exception:  # for what Flask does not catch, since every request must be recorded as an event
+            except Exception:  # Flask does not catch every exception, and every request must be recorded as an event
                 log.exception("a request failed")
                 body = broken()(environ, start)
             route = path if path in ROUTES else "other"

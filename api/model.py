@@ -1,4 +1,4 @@
-"""A model that is served: loaded from its package, verified, warm."""
+"""Load a model that is served from its package, verify it, and warm it up."""
 
 from __future__ import annotations
 

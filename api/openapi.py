@@ -1,4 +1,4 @@
-"""The OpenAPI document of what a model accepts: names and bounds are its card's."""
+"""The OpenAPI document of a model; names and bounds of the features come from its card."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def document(model: Model, *, keyed: bool) -> dict[str, Any]:
 
 def _paths() -> dict[str, Any]:
     refusals = {
-        "400": _problem("The body or X-Client is not what is asked for."),
+        "400": _problem("The body is not JSON of the right form, or X-Client has an unknown value."),
         "413": _problem("The body is too large."),
         "415": _problem("The body is not sent as application/json, or has a Content-Encoding."),
         "422": _problem("Fields are wrong; `errors` names every one, up to 100."),

@@ -1,4 +1,4 @@
-"""What an answer looks like, and which answer a failure is."""
+"""Make responses, and choose the response for each failure."""
 
 from __future__ import annotations
 

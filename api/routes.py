@@ -33,9 +33,7 @@ SWAGGER_UI = Path(flask_swagger_ui.__file__).parent / "dist"
 
 @dataclass(frozen=True)
 class Routes:
-    """The views. They reach the model and the events here and not through Flask's proxies, which cost more than
-    the model does.
-    """
+    """The views. They have model and events as attributes, because Flask's proxies would take longer than the model."""
 
     follower: Follower
     events: Writer
@@ -71,7 +69,7 @@ class Routes:
         return reply(answers.Predictions(predictions, model.card.threshold, _served(model)))
 
     def feedback(self) -> Response:
-        """Record the true class. Repeated, late and contradicting ones are settled where they are joined."""
+        """Record the true class. The monitor decides about repeated, late and contradicting ones."""
         prediction_id, label = codec.feedback(self._model().card, _body(request.environ))
         event = Feedback(
             timestamp=datetime.now(UTC),
@@ -87,18 +85,18 @@ class Routes:
         return reply(answers.Accepted(event.id, prediction_id), 202)
 
     def model(self) -> Response:
-        """The card without its self-test, since the rows of that are personal data."""
+        """The card without its self-test, because the rows of the self-test are personal data."""
         model = self._model()
         card = msgspec.to_builtins(model.card)
         del card["self_test"]
         return reply(answers.Model(model.card.problem, model.version, card))
 
     def healthz(self) -> Response:
-        """Alive: this says nothing of a model."""
+        """The process is alive, with or without a model."""
         return reply(answers.Status("alive"))
 
     def readyz(self) -> Response:
-        """Ready: there is a verified model.
+        """The API has a verified model.
 
         `registry` has the reason when the API cannot follow the registry, `refused` the version that was not sound, and
         `look_age_seconds` the time since the last look at the registry: a large value means that the API is stuck.
@@ -126,7 +124,7 @@ class Routes:
         return _file(DOCS, "index.html")
 
     def docs_file(self, name: str) -> Response:
-        """Our own start.js, and Swagger UI as its package ships it: nothing comes from the internet."""
+        """Our own start.js, and Swagger UI as its package ships it: no file comes from the internet."""
         return _file(DOCS if name == "start.js" else SWAGGER_UI, name)
 
     def _model(self) -> Model:

@@ -56,7 +56,7 @@ Answer = tuple[int, list[tuple[str, str]], bytes | File]
 
 
 class Server:
-    """Granian's target: one app a worker, and one request at a time in it, which is what a core can do."""
+    """Granian's target. A worker has one app, which handles one request at a time, because a worker uses one core."""
 
     def __init__(self, make: Callable[[], Flask]) -> None:
         self._make = make
@@ -122,7 +122,7 @@ class Server:
 
 
 def _environ(scope: Scope) -> dict[str, Any]:
-    """What PEP 3333 asks for, without the body."""
+    """The `environ` of PEP 3333, without the body."""
     path, query, version = scope.path, scope.query_string, scope.http_version
     name, _, port = scope.server.rpartition(":")
     environ: dict[str, Any] = {
@@ -157,7 +157,7 @@ def _key(header: str) -> str:
 
 
 def _answer(app: Wsgi, environ: dict[str, Any]) -> Answer:
-    """Run the app to its end; give status, headers and body."""
+    """Run the app; return status, headers and body."""
     status, headers = "", []
 
     def start(line: str, fields: list[tuple[str, str]], _exc_info: Any = None) -> None:

@@ -1,4 +1,4 @@
-"""The API, as the dashboard sees it."""
+"""The dashboard's requests to the API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predict: a slider a feature, and which model answered."""
+"""The page Predict: a slider for each feature, the answer, and the version of the model."""
 
 from typing import Any
 

@@ -51,7 +51,7 @@ def request(
     timeout: float = READ_SECONDS,
     most: int = MOST_BYTES,
 ) -> bytes:
-    """Send a request and give the body of a 2xx answer of at most `most` bytes.
+    """Send a request and return the body of a 2xx answer of at most `most` bytes.
 
     `key` is sent as X-API-Key and `client` as X-Client, unless empty.
 
@@ -81,7 +81,7 @@ def _read(answer: urllib3.BaseHTTPResponse, url: str, most: int) -> bytes:
         while part := answer.read1(min(most + 1 - len(data), 2**16)):
             data += part
             if len(data) > most:
-                raise TooLargeError(f"{url} has more than {most / 2**20:g} MB", "see what has been stored there")
+                raise TooLargeError(f"{url} has more than {most / 2**20:g} MB", "look at what is stored there")
             if time.monotonic() > end:
                 raise UnreachableError(f"{url} took more than {WHOLE_SECONDS:.0f} s", "see `make status`")
     except LabError:

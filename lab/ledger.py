@@ -1,4 +1,4 @@
-"""The ledger: which version was champion when, and why. One immutable object per decision, numbered consecutively.
+"""The ledger: the history of the champion. It has one immutable object for each decision, numbered consecutively.
 
 A conditional put creates entry N + 1 only if no other process has created it. The number is therefore the lock of a
 decision: of two processes that decide at the same time, one finds the number taken and must look again.

@@ -1,4 +1,4 @@
-"""The problem, as `params.yaml` states it: the table, its columns and bounds, and how to choose."""
+"""The problem in `params.yaml`: the table, its columns and bounds, the candidates, and the rules of the choice."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Candidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An estimator by its import path, what it is always given, and the grid to search."""
+    """An estimator by its import path, its fixed arguments, and the grid to search."""
 
     estimator: str
     settings: dict[str, Any] = {}

@@ -1,6 +1,6 @@
 """The registry: one MLflow registered model per problem, whose alias `champion` is served.
 
-Spoken over MLflow's REST API, so that neither the API nor the monitor needs the MLflow package.
+The module uses MLflow's REST API, so that neither the API nor the monitor needs the MLflow package.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Load on the running API, and the API side by side with other servers."""
+"""Load tests of the running API, and a comparison with other servers."""

@@ -1,7 +1,7 @@
-"""What clients do: single predictions, batches, and the true class of what was predicted before.
+"""The behaviour of clients: single predictions, batches, and the true classes of earlier predictions.
 
-Users do not wait between requests: 20 of them are 20 connections that are always busy. What is measured is therefore
-the API at its limit on this machine, Locust on a core of it included.
+Users do not wait between requests, so that 20 users are 20 connections that are always busy. The figures are therefore
+those of the API at its limit on this machine, of which Locust uses one core.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from loadtests import rows
 from loadtests.slo import Figures, Route
 
 BATCH = 50
-# Of a user's predictions, how many may still get feedback.
+# The number of a user's latest predictions that may get feedback.
 REMEMBERED = 200
 VALUES = settings.load()
 ROWS = rows.load(VALUES)[1]
-# Encoded once: Locust has enough to do.
+# Encoded once, because Locust itself needs a core.
 RECORDS = [(msgspec.json.encode(row.record), row.label) for row in ROWS]
 HEADERS = {"Content-Type": "application/json", "X-Client": "loadtest"} | (
     {"X-API-Key": VALUES.api_key} if VALUES.api_key else {}
@@ -35,7 +35,7 @@ HEADERS = {"Content-Type": "application/json", "X-Client": "loadtest"} | (
 
 @events.quitting.add_listener
 def write(environment: Environment, **_: Any) -> None:
-    """Leave the final figures for loadtests/run.py: Locust's CSV files lack the last second."""
+    """Write the final figures for loadtests/run.py, because Locust's CSV files lack the last second."""
     if not (target := os.environ.get("LOAD_FIGURES")):
         return
     figures = {
@@ -75,12 +75,12 @@ class Client(FastHttpUser):
 
     @task(4)
     def feedback(self) -> None:
-        if self.predicted:  # at first there is nothing to report on
+        if self.predicted:  # at first there are no predictions to report on
             prediction_id, label = self.predicted.popleft()
             self._post("/feedback", msgspec.json.encode({"prediction_id": prediction_id, "label": label}), 202)
 
     def _post(self, path: str, body: bytes, status: int = 200) -> dict[str, Any] | None:
-        """Post and give the decoded answer; anything but JSON with `status` counts as failed and gives None."""
+        """Post, and return the decoded answer; anything but JSON with `status` counts as failed and gives None."""
         response: FastResponse
         with self.client.post(path, data=body, headers=HEADERS, catch_response=True) as response:
             if response.status_code != status:

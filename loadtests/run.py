@@ -1,4 +1,4 @@
-"""`make load`: run Locust against the running API and hold what it saw to slo.yaml."""
+"""`make load`: run Locust against the running API and compare its figures with slo.yaml."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from loadtests.slo import Figures, Slo
 
 FOLDER = Path(__file__).parent
 REPORTS = STATE / "load"
-# What Locust may take besides: its start, the last requests, the report.
+# Time for Locust's start, its last requests and its report.
 SPARE_SECONDS = 90
 
 
@@ -55,7 +55,7 @@ def check_ready(values: Settings) -> None:
 
 
 def load(users: int, seconds: int) -> Figures:
-    """Run Locust without its page; it prints its own table. Gives what it saw."""
+    """Run Locust without its page and return its figures. Locust prints its own table."""
     REPORTS.mkdir(parents=True, exist_ok=True)
     figures = REPORTS / "figures.json"
     figures.unlink(missing_ok=True)
@@ -69,7 +69,7 @@ def load(users: int, seconds: int) -> Figures:
     try:
         return msgspec.json.decode(figures.read_bytes(), type=Figures)
     except FileNotFoundError as error:
-        raise LabError("Locust ended without its figures", "what it printed above says why") from error
+        raise LabError("Locust ended without its figures", "its output above has the reason") from error
 
 
 def judge(limits: Slo, figures: Figures) -> int:
@@ -100,7 +100,7 @@ def _locust(*words: str, limit: float | None, figures: Path | None = None) -> No
         environment["LOAD_FIGURES"] = str(figures)
     process = subprocess.run(command, cwd=ROOT, env=environment, timeout=limit, check=False)
     if process.returncode:
-        raise LabError(f"Locust ended with status {process.returncode}", "what it printed above says why")
+        raise LabError(f"Locust ended with status {process.returncode}", "its output above has the reason")
 
 
 if __name__ == "__main__":

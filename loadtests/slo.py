@@ -1,4 +1,4 @@
-"""What the API is held to under load, what Locust saw, and which limits that breaks."""
+"""The limits for the API under load, Locust's figures, and the limits that these break."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Slo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """What Locust saw of a route; `p99_ms` is of failed requests too."""
+    """Locust's figures of a route; `p99_ms` is of failed requests too."""
 
     requests: int
     failures: int
@@ -66,7 +66,7 @@ def faults(limits: Slo, run: Figures) -> list[str]:
     for name, limit in limits.p99_ms.items():
         route = run.routes.get(name)
         if route is None or not route.requests:
-            violations.append(f"{name} was not asked once")
+            violations.append(f"there was no request to {name}")
         elif route.p99_ms > limit:
             violations.append(f"p99 of {name} is {route.p99_ms:g} ms; the limit is {limit:g} ms")
     return violations

@@ -118,7 +118,9 @@ def _scored(settings: Settings, registry: Registry, package: Package, column: st
     try:
         ids = _ids(pd.read_csv(io.BytesIO(text), dtype=str, keep_default_na=False, usecols=[column])[column])
     except ValueError as error:
-        raise LabError(f"the dataset {md5} cannot be read: {error}", "pull it with DVC and look") from error
+        raise LabError(
+            f"the dataset {md5} cannot be read: {error}", "pull the dataset with DVC and look at it"
+        ) from error
     if len(ids) != len(probability):
         raise LabError(f"{OOF_FILE} has {len(probability)} rows, the dataset {len(ids)}", "see the run in MLflow")
     return hold.Scored(ids, probability, package.card.threshold)

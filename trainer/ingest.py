@@ -1,4 +1,4 @@
-"""From the source file, as its makers distribute it, to the dataset of a revision."""
+"""Make the dataset of a revision from the source file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def ingest(problem: Problem) -> tuple[list[str], list[list[str]]]:
-    """Give the columns and the rows that `data.until` selects, every value still the text of the source.
+    """The columns and the rows that `data.until` selects; every value is the text of the source.
 
     The columns are `source_row` (counted from 1), where the source has dated groups `reported`, and those of
     the problem; a missing value is an empty text. Raises LabError for a missing, altered or misshapen file.

@@ -1,4 +1,4 @@
-"""Where a model comes from: hashes of data, parameters and code, the commit, the packages."""
+"""The lineage of a model: hashes of data, parameters and code, the commit, the packages."""
 
 from __future__ import annotations
 

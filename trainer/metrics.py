@@ -61,7 +61,7 @@ def score_metrics(truth: Ints, probability: Floats) -> dict[str, float]:
 
     `truth` is 0 or 1, `probability` that of the positive class; both have shape (rows,).
     """
-    from sklearn import metrics as sk  # here, because the gate does without it
+    from sklearn import metrics as sk  # here, because the gate does not need it
 
     return {
         "roc_auc": float(sk.roc_auc_score(truth, probability)),

@@ -40,10 +40,10 @@ def record(
 ) -> dict[str, str]:
     """Make sure that every result has a finished run; give the run ids by candidate.
 
-    Those in `anew` get another run, for the package in theirs is lost.
-    A run that was cut short is not finished, hence made again. Raises LabError when MLflow is away.
+    Results in `anew` get another run, because the package in theirs is lost. An interrupted run is not finished, and is
+    made again. Raises LabError when MLflow is away.
     """
-    http.request("GET", f"{settings.tracking_url}/health")  # 2 s to learn that it is away
+    http.request("GET", f"{settings.tracking_url}/health")  # fails within 2 s when MLflow is away
     _limit_waits()
     os.environ.update(http.direct(settings.tracking_url))
     import mlflow
@@ -66,7 +66,7 @@ def record(
 
 
 def trainings(settings: Settings, problem: Problem, data_md5: str) -> int:
-    """How many trainings MLflow holds on these data: each one is another chance to be the best by luck."""
+    """How many trainings MLflow holds on these data: each one is another chance to be the best by chance."""
     base = f"{settings.tracking_url}/api/2.0/mlflow"
     experiment = http.get_json(f"{base}/experiments/get-by-name?{urlencode({'experiment_name': problem.name})}")
     body = {
@@ -84,7 +84,7 @@ def trainings(settings: Settings, problem: Problem, data_md5: str) -> int:
 
 
 def _limit_waits() -> None:
-    # MLflow's own defaults would wait for minutes.
+    # With its own defaults MLflow waits for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -108,7 +108,7 @@ def _record_missing(
     some = next(iter(results.values()))
     source = {"data.md5": some.data_md5, "git.commit": commit, "git.dirty": str(dirty).lower()}
     text = problem.source.path if not problem.data.until else f"{problem.source.path} until {problem.data.until}"
-    # It guesses at what kind of place the source is, and gives hints about integers each time it is logged.
+    # MLflow guesses the type of the source, and repeats hints about integers each time.
     warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
     dataset = mlflow.data.from_pandas(
         frame, source=text, name=problem.name, targets=problem.target.column, digest=some.data_md5
@@ -128,7 +128,7 @@ def _record_missing(
             with mlflow.start_run(run_name=name, nested=True, tags=source) as run:
                 mlflow.log_input(dataset, context="training")
                 _log_candidate(problem, paths.candidates / name, result, run.info.run_id, commit, dirty)
-                # Last: a run without it, or one not FINISHED, is not taken for a whole one.
+                # This comes last: a run without this tag, or one that is not FINISHED, does not count as complete.
                 mlflow.set_tag(FINGERPRINT, result.fingerprint)
                 runs[name] = run.info.run_id
 

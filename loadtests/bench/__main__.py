@@ -53,7 +53,7 @@ def main(words: list[str] | None = None) -> None:
     if not (other / "bin" / "bentoml").is_file():
         raise LabError(f"the other servers are not in {other}", "run `make bench-serving`, which installs them")
     wrk.check()
-    # So that a server is ended also when this is.
+    # The server ends with this process.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     run(Options(arguments.rounds, arguments.seconds, only), other)
 
@@ -83,16 +83,16 @@ def run(options: Options, other: Path) -> None:
 
 
 def measure(models: Models, case: Case, options: Options) -> report.Measured:
-    """Start a server, hold its answers against scikit-learn's, warm it, load it, weigh it, end it."""
+    """Start a server, compare its answers with scikit-learn's, warm it up, load it, measure its memory, end it."""
     state = models.folder / "state"
-    shutil.rmtree(state, ignore_errors=True)  # events by the hundred megabytes
+    shutil.rmtree(state, ignore_errors=True)  # hundreds of megabytes of events
     port = process.free_port()
     url = f"http://127.0.0.1:{port}{case.path}"
     with case.bodies.open("rb") as file:
         lines = list(islice(file, CHECKED))
     log = models.folder / f"{case.key}.log"
     with process.running(case.title, case.at(port), case.environment, log, lambda: answers(url, lines[0])) as server:
-        # Each worker has to be there, not just the first.
+        # Every worker must answer, not only the first.
         time.sleep(1)
         check(models, case, url, lines)
         wrk.run(url, case.bodies, WARM_SECONDS, KEY)

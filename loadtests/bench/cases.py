@@ -1,4 +1,4 @@
-"""What is measured: each server with its command, its form of a request, and where its answer has the probability."""
+"""The cases: each server with its command, the form of its requests, and the place of the probability in its answer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ APPS = "loadtests.bench.apps"
 NO_DELAY = ROOT / "loadtests" / "bench" / "nodelay"
 # All of the API's features are on, so it asks for a key.
 KEY = secrets.token_hex(20)
-# Nothing listens there: the API serves what it kept, and goes on asking.
+# Nothing listens there. The API serves the stored model, and goes on asking.
 NO_REGISTRY = "http://127.0.0.1:9"
 
 Reader = Callable[[Any], list[float]]

@@ -1,6 +1,6 @@
-"""The models that are served: trained by the lab's own pipeline, then written in the form each server wants.
+"""Train the models with the lab's pipeline, and write them in the form of each server.
 
-This is the one place outside of the trainer that imports it: the others must serve the very same pipeline.
+No other module outside of the trainer imports the trainer. It is needed here, because all servers serve the same model.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Start a server, wait for it, weigh it, end it and all it started."""
+"""Start a server, wait for it, measure its memory, and end it with all its processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was measured, as a Markdown page and a chart."""
+"""Write the figures as a Markdown page and a chart."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Measured:
     memory: Memory
 
 
-# How many times the requests of another server the project wants this API to answer.
+# The targets: how many times the requests of another server this API should answer.
 LEAST = (
     ("mlflow", "MLflow's scoring server", 25),
     ("mlflow-now", "the same, no 40 ms wait", 25),
@@ -68,7 +68,7 @@ def table(cases: list[Case], measured: Rounds) -> str:
 
 
 def targets(measured: Rounds) -> str:
-    """The figures that the project wants to reach, with what was seen, as Markdown."""
+    """The targets of the project with the measured figures, as Markdown."""
     rows = [("figure", "wanted", "seen", ""), ("---", "---", "---", "---")]
     for key, name, least in LEAST:
         quotients = ratios(measured, key)

@@ -1,4 +1,4 @@
-"""The load: wrk, one record a request, as many as the server takes."""
+"""Load a server with wrk: one record in each request, as many requests as the server takes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FIGURES = re.compile(r"^FIGURES ([\d ]+)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Figures:
-    """What wrk saw: latencies in ms."""
+    """wrk's figures; latencies in ms."""
 
     requests_a_second: float
     p50_ms: float
