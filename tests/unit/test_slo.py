@@ -22,7 +22,7 @@ def seen(failures: int = 0, p99: float = 10, exceptions: int = 0, feedback: int 
         (seen(failures=10), []),
         (seen(failures=11), ["11 of 10000 requests failed"]),
         (seen(p99=100.5), ["p99 of /predict is 100.5 ms"]),
-        (seen(feedback=0), ["/feedback was not asked once"]),
+        (seen(feedback=0), ["there was no request to /feedback"]),
         (seen(exceptions=2), ["raised 2 times"]),
         (Figures({}, 0), ["no request was made"]),
         (seen(failures=5000, p99=900), ["requests failed", "p99 of /predict"]),
