@@ -49,7 +49,7 @@ def _text(driver) -> str:
 
 
 def test_moving_the_sliders_changes_the_answer(lab, browser):
-    """Nine sliders and the answer of the champion: all low is benign, all high is malignant, and who answered shows."""
+    """All nine sliders low give benign, all high give malignant, and the page shows the version that answered."""
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
 
@@ -74,7 +74,7 @@ def test_moving_the_sliders_changes_the_answer(lab, browser):
 
 
 def keep(driver, name: str) -> None:
-    """Save a screenshot where SCREENSHOTS says, if anywhere."""
+    """Save a screenshot to the folder in SCREENSHOTS, if that is set."""
     if folder := os.environ.get("SCREENSHOTS"):
         Path(folder).mkdir(parents=True, exist_ok=True)
         driver.save_screenshot(str(Path(folder) / name))

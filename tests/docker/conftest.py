@@ -1,4 +1,4 @@
-"""The lab in containers, without its Elastic part, on a real engine; what cannot be pulled is replaced by stand-ins."""
+"""The lab in containers, without its Elastic part, on a real engine. Stand-ins replace images that cannot be pulled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STAND_INS = os.pathsep.join(("compose.yaml", "tests/docker/stand-ins.yaml"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs an engine where there is none; keep the order in which the tests of both engines were written."""
+    """Skip tests that need an engine where there is none; keep the written order of the tests of both engines."""
     places = [place for place, item in enumerate(items) if item.path.name == "test_both.py"]
     order = sorted((items[place] for place in places), key=_written)
     for place, item in zip(places, order, strict=True):
@@ -34,7 +34,7 @@ def _written(item: pytest.Item) -> tuple[str, int]:
 
 
 def docker(*words: str, seconds: int = 120) -> str:
-    """What `docker …` prints; it must succeed."""
+    """The output of `docker …`, which must succeed."""
     process = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=seconds)
     assert process.returncode == 0, process.stderr
     return process.stdout.strip()
@@ -48,7 +48,7 @@ def ours(kind: str) -> set[str]:
 
 
 def inspect(service: str) -> dict:
-    """What the engine knows of a service's container."""
+    """The engine's description of the container of a service."""
     labels = [f"label=com.docker.compose.{key}={value}" for key, value in (("project", PROJECT), ("service", service))]
     ids = docker("ps", "--all", "--quiet", *(word for label in labels for word in ("--filter", label))).split()
     assert len(ids) == 1, (service, ids)
@@ -63,7 +63,7 @@ def in_containers(root, **env: str) -> Lab:
 
 @pytest.fixture(scope="session")
 def boxed(tmp_path_factory) -> Iterator[Lab]:
-    """A lab that is up in containers, its champion served."""
+    """A lab that is up in containers and serves its champion."""
     instance = in_containers(tmp_path_factory.mktemp("boxed"))
     try:
         bring_up(instance)

@@ -1,4 +1,4 @@
-"""The stand-in AWS on a real engine: a registry with a password, tasks that are confined, state that stays."""
+"""The stand-in AWS on a real engine: a registry with a password, confined tasks, and a state that is saved."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BASE = "python:3.13-slim"
 
 
 def docker(*words: str, seconds: float = 60, check: bool = True, **env: str) -> str:
-    """What docker says, within a time."""
+    """The output of docker, within a time limit."""
     process = run("docker", *words, seconds=seconds, **env)
     assert not check or process.returncode == 0, f"docker {' '.join(words)}: {process.stderr}"
     return process.stdout.strip()
@@ -41,7 +41,7 @@ def run(*words: str, seconds: float = 60, text: str = "", **env: str) -> subproc
 
 
 def until(true: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-    """The first true answer; a service that is not there yet raises LabError."""
+    """The first true value of a condition; a service that is not up yet raises LabError."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -64,7 +64,7 @@ def missing() -> str:
 
 @dataclass(frozen=True)
 class Aws(Emulator):
-    """The stand-in's container, by `name`, which is also that of its network, its volume and its image."""
+    """The container of the stand-in. Its network, its volume and its image have the same `name`."""
 
     name: str = ""
 
@@ -72,12 +72,12 @@ class Aws(Emulator):
         until(lambda: http.request("GET", f"{self.url}/_ministack/health", timeout=2), "the stand-in answers")
 
     def tasks(self) -> list[str]:
-        """The containers of its tasks, by id."""
+        """The containers of the stand-in's tasks, by id."""
         label = f"label=ministack.instance={self.name}:4566"
         return docker("ps", "--all", "--quiet", "--no-trunc", "--filter", label).split()
 
     def ended(self, **definition: Any) -> str:
-        """Why a task with this definition stopped."""
+        """The reason for which a task with this definition stopped."""
         ecs = self.client("ecs")
         ecs.create_cluster(clusterName="lab")
         family = f"task-{secrets.token_hex(4)}"
@@ -136,7 +136,7 @@ def aws() -> Iterator[Aws]:
 
 @pytest.fixture(scope="module")
 def signed_in(aws: Aws, tmp_path_factory) -> str:
-    """A folder of Docker's in which root's key is signed in to the registry, as localstack/README.md says."""
+    """A Docker configuration folder that is signed in to the registry with root's key, as in localstack/README.md."""
     folder = str(tmp_path_factory.mktemp("docker"))
     words = ["docker", "login", "--username", aws.key_id, "--password-stdin", f"127.0.0.1:{aws.port}"]
     process = run(*words, text=aws.secret, DOCKER_CONFIG=folder)
@@ -146,7 +146,7 @@ def signed_in(aws: Aws, tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def image(aws: Aws, signed_in: str) -> str:
-    """An image in the stand-in's registry, and nowhere else under that name."""
+    """An image in the stand-in's registry; no other registry has one of that name."""
     aws.client("ecr").create_repository(repositoryName="sleeper")
     name = f"127.0.0.1:{aws.port}/sleeper:1"
     docker("tag", BASE, name)
@@ -157,7 +157,7 @@ def image(aws: Aws, signed_in: str) -> str:
 
 @pytest.fixture(scope="module")
 def task(aws: Aws, image: str) -> str:
-    """The ARN of a task that runs."""
+    """The ARN of a running task."""
     ecs = aws.client("ecs")
     ecs.create_cluster(clusterName="lab")
     ecs.register_task_definition(
@@ -179,20 +179,20 @@ def task(aws: Aws, image: str) -> str:
 
 
 def test_the_registry_holds_what_was_pushed(aws, image):
-    """Under its tag, as ECR lists it."""
+    """A pushed image is in the registry under its tag, and ECR lists it."""
     (identifier,) = aws.client("ecr").list_images(repositoryName="sleeper")["imageIds"]
     assert identifier["imageTag"] == "1"
 
 
 def test_a_repository_must_exist(aws, signed_in):
-    """As on AWS: a push does not make one."""
+    """A push to a repository that does not exist fails, as on AWS."""
     name = f"127.0.0.1:{aws.port}/unknown:1"
     docker("tag", BASE, name)
     assert run("docker", "push", name, DOCKER_CONFIG=signed_in).returncode != 0
 
 
 def test_the_registry_gives_and_takes_nothing_without_a_password(aws, image, tmp_path):
-    """Neither a push nor a pull; another password is no sign-in, a token of ECR is one, as on AWS."""
+    """Push and pull need root's password or a token of ECR, as on AWS; another password is refused."""
     docker("tag", BASE, f"127.0.0.1:{aws.port}/sleeper:2")
     for verb, tag in (("push", "2"), ("pull", "1")):
         process = run("docker", verb, f"127.0.0.1:{aws.port}/sleeper:{tag}", DOCKER_CONFIG=str(tmp_path))
@@ -207,7 +207,7 @@ def test_the_registry_gives_and_takes_nothing_without_a_password(aws, image, tmp
 
 
 def test_a_task_is_a_container_on_the_network(aws, task):
-    """Pulled from the registry, on the stand-in's own network."""
+    """A task is pulled from the registry and runs on the stand-in's own network."""
     (container,) = aws.tasks()
     assert docker("inspect", "--format", "{{.State.Status}}", container) == "running"
     label = '{{index .Config.Labels "com.amazonaws.ecs.task-arn"}}'
@@ -219,7 +219,7 @@ def test_a_task_is_a_container_on_the_network(aws, task):
 
 
 def test_a_task_is_confined(aws, task):
-    """As every container of the lab is."""
+    """A task has the same limits as every container of the lab."""
     host = json.loads(docker("inspect", aws.tasks()[0]))[0]["HostConfig"]
     assert (host["CapDrop"], host["SecurityOpt"]) == (["ALL"], ["no-new-privileges:true"])
     assert (host["Privileged"], host["Binds"], host["PidMode"]) == (False, None, "")
@@ -229,7 +229,7 @@ def test_a_task_is_confined(aws, task):
 
 
 def test_a_task_reaches_the_stand_in_as_anybody_does(aws, task):
-    """At the address that its environment names; without a key it gets the health check, and no role's keys."""
+    """A task reaches the stand-in at the address in its environment, and gets only the health check without a key."""
     script = """
 import os, urllib.error, urllib.request
 base = os.environ["AWS_ENDPOINT_URL"]
@@ -269,7 +269,7 @@ CAPABLE = {"linuxParameters": {"capabilities": {"add": ["SYS_ADMIN"]}}}
     ],
 )
 def test_a_task_that_wants_the_machine_does_not_run(aws, image, definition, container, reason):
-    """It stops with the reason, and leaves no container."""
+    """A task that asks for privileges stops with the reason and leaves no container."""
     before = set(aws.tasks())
     containers = [{"name": "c", "image": image, "command": ["sleep", "900"], **container}]
     assert reason in aws.ended(containerDefinitions=containers, **definition)
@@ -277,7 +277,7 @@ def test_a_task_that_wants_the_machine_does_not_run(aws, image, definition, cont
 
 
 def test_an_instance_of_ec2_is_no_container(aws, image):
-    """MiniStack would boot a registered image as one; the tasks of ECS are all that the engine starts."""
+    """MiniStack would start a registered image as an EC2 instance; the engine starts only tasks of ECS."""
     ec2, before = aws.client("ec2"), docker("ps", "--all", "--quiet").split()
     ami = ec2.register_image(Name="box", ImageLocation=image)["ImageId"]
     with pytest.raises(ClientError, match="the tasks of ECS only"):
@@ -286,7 +286,7 @@ def test_an_instance_of_ec2_is_no_container(aws, image):
 
 
 def test_a_service_pulls_with_the_password_and_is_reached_through_the_load_balancer(aws, image):
-    """The load balancer's name needs no key and leads to the task; a page's foreign origin is refused there too."""
+    """The load balancer's name leads to the task without a key, and refuses a foreign origin."""
     docker("rmi", image, check=False)
     ecs, elb = aws.client("ecs"), aws.client("elbv2")
     command = ["python3", "-m", "http.server", "8000", "--directory", "/usr/local"]
@@ -327,7 +327,7 @@ def test_a_service_pulls_with_the_password_and_is_reached_through_the_load_balan
 
 
 def test_a_published_port_is_on_127_0_0_1(aws, image):
-    """MiniStack would publish it on every address."""
+    """A task's port is published on 127.0.0.1, although MiniStack asks for every address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -352,13 +352,13 @@ def test_a_published_port_is_on_127_0_0_1(aws, image):
 
 
 def test_a_stopped_task_is_gone(aws, task):
-    """Its container is removed."""
+    """The container of a stopped task is removed."""
     aws.client("ecs").stop_task(cluster="lab", task=task)
     until(lambda: not aws.tasks(), "the container is removed", 90)
 
 
 def test_state_outlives_a_graceful_stop(aws, image, signed_in):
-    """Repository, image and task definition are there again, and the image can be pulled."""
+    """After a graceful stop and a start, repository, image and task definition exist, and the image can be pulled."""
     aws.client("s3").create_bucket(Bucket="kept")
     docker("stop", "--time", "60", aws.name, seconds=90)
     assert docker("inspect", "--format", "{{.State.ExitCode}}", aws.name) == "0"

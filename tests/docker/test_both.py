@@ -1,4 +1,4 @@
-"""The tests of the lab of processes that ask nothing of processes: containers give the same answers."""
+"""The tests of the embedded lab that do not depend on processes; containers must pass them, too."""
 
 # ruff: noqa: F401
 

@@ -1,4 +1,4 @@
-"""`make reset` in containers. It comes last: tests/conftest.py sees to it."""
+"""`make reset` in containers. tests/conftest.py runs this file last."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.docker.conftest import PROJECT, docker, ours
 
 
 def test_reset_leaves_nothing(boxed):
-    """No container, network, volume or image of its own."""
+    """After `make reset` no container, network, volume or image of the lab is left."""
     assert ours("volume")
     assert docker("image", "ls", "--quiet", f"lab/*:{PROJECT}")
     process = boxed.run(sys.executable, "-m", "launcher", "reset", "--yes")

@@ -41,7 +41,7 @@ BENIGN = {
 
 
 def eventually(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    """What the condition gives once that is true, or the last false thing it gave."""
+    """The value of the condition as soon as it is true, or its last value when the time is over."""
     deadline = time.monotonic() + seconds
     while not (value := condition()) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -57,7 +57,7 @@ class Api:
     process: subprocess.Popen[bytes]
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-        """One request on a connection of its own; JSON where the answer is JSON, else bytes."""
+        """Send one request on a connection of its own; return status and JSON, or bytes when the answer is not JSON."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
             payload = json.dumps(body) if body is not None else None
@@ -67,14 +67,14 @@ class Api:
             return answer.status, json.loads(data) if "json" in answer.getheader("Content-Type", "") else data
 
     def ready(self) -> dict[str, Any]:
-        """/readyz when it answers 200, else nothing."""
+        """The answer of /readyz when its status is 200, else an empty mapping."""
         with contextlib.suppress(OSError, http.client.HTTPException):
             status, answer = self.ask("GET", "/readyz")
             return answer if status == 200 else {}
         return {}
 
     def all_ready(self, **headers: str) -> bool:
-        """Whether every worker serves a model: each follows the champion on its own."""
+        """Whether every worker serves a model. Each worker follows the champion by itself."""
         if not self.ready():
             return False
         lines = self.ask("GET", "/metrics", **headers)[1].decode().splitlines()
@@ -100,7 +100,7 @@ class Api:
 
 @pytest.fixture
 def start_api(tmp_path) -> Iterator[Callable[..., Api]]:
-    """Start an API with these variables set; every one is stopped at the end."""
+    """Start an API with these variables set; every API is stopped at the end."""
     started: list[Api] = []
     ports_in_use: set[int] = set()
 

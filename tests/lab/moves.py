@@ -21,7 +21,7 @@ FATES = {"stop": signal.SIGSTOP, "kill": signal.SIGKILL, "none": None}
 
 
 class Fateful(Ledger):
-    """A ledger whose process gets the signal `fate` after it has written an entry, before it writes the alias."""
+    """A ledger whose process gets the signal `fate` between the write of an entry and the write of the alias."""
 
     fate: signal.Signals | None = None
 

@@ -1,4 +1,4 @@
-"""A page of another program in a browser on this machine, and single requests."""
+"""A browser with a page of another program on this machine, and single HTTP requests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Page:
     driver: Any
 
     def run(self, script: str, *arguments: Any) -> Any:
-        """What an asynchronous script gives, whose statements see `arguments`."""
+        """The result of an asynchronous script, whose statements see `arguments`."""
         self.driver.get(self.url)
         self.driver.set_script_timeout(120)
         return self.driver.execute_async_script(

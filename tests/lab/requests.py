@@ -1,4 +1,4 @@
-"""Requests as bytes, and what comes back: what an HTTP client would not send, or would keep to itself."""
+"""Requests and answers as bytes, for requests that an HTTP client would not send."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def post(path: str, body: bytes, head: bytes = JSON) -> bytes:
 
 
 def tell(port: int, *parts: bytes, half: bool = False) -> bytes:
-    """Send the parts on a connection of their own; give all that comes back."""
+    """Send the parts on a connection of their own; return all bytes that come back."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             for part in parts:
@@ -35,7 +35,7 @@ def tell(port: int, *parts: bytes, half: bool = False) -> bytes:
 
 
 def send(port: int, path: str, body: bytes) -> tuple[int, bytes]:
-    """POST the body; give status and what was answered."""
+    """POST the body; return the status and the answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     with contextlib.closing(connection):
         connection.request("POST", path, body, {"Content-Type": "application/json"})

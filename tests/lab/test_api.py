@@ -1,4 +1,4 @@
-"""What the API survives, on the lab's own servers."""
+"""The API survives faults of its clients, its workers and its stores, on the lab's own servers."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _expected(registry: Registry, version: Version) -> tuple[float, float]:
 
 
 def test_two_hundred_champion_changes(serve, versions):
-    """Under load: none fails, and no answer and no record has one version's name and another's figures."""
+    """Under load no request fails, and no answer and no event mixes the figures of two versions."""
     registry, (first, second) = versions
     expected = {version.number: _expected(registry, version) for version in (first, second)}
     assert expected[1] != expected[2]
@@ -109,7 +109,7 @@ def _last(load: Load, count: int) -> set[int]:
 
 
 def test_a_killed_worker_loses_nothing(lab):
-    """Twenty times `kill -9` under load: what a client saw answered is on file, each line whole; the API goes on."""
+    """After each of twenty `kill -9` under load, every answered prediction is on file in a whole line."""
     chance = random.Random(1)
     with Load(int(lab.env["API_PORT"])) as load:
         for _ in range(20):
@@ -127,7 +127,10 @@ def test_a_killed_worker_loses_nothing(lab):
 
 
 def _workers(lab) -> list[psutil.Process]:
-    """The API's workers that live: they are forked, so that only their parent tells them from the first process."""
+    """The living workers of the API.
+
+    They are forked, so that only their parent distinguishes them from the first process.
+    """
     with contextlib.suppress(psutil.Error):
         family = {p.pid: p for p in _of(lab, "api")}
         alive = [p for p in family.values() if p.ppid() in family and p.status() != psutil.STATUS_ZOMBIE]
@@ -136,7 +139,7 @@ def _workers(lab) -> list[psutil.Process]:
 
 
 def test_all_others_are_killed_and_predictions_go_on(lab):
-    """Every service but the API, in turn and together, under load: no /predict fails, and they come back."""
+    """While all services but the API are killed, in turn and together, no /predict fails, and they come back."""
     others = [service.name for service in SERVICES if service.name not in ("api", "aws")]  # the latter is off
     with Load(int(lab.env["API_PORT"])) as load:
         for names in [*([name] for name in others), others]:
@@ -152,7 +155,7 @@ def test_all_others_are_killed_and_predictions_go_on(lab):
 
 
 def _of(lab, name: str) -> list[psutil.Process]:
-    """What supervisord runs under this name."""
+    """The process that supervisord runs under this name."""
     result = []
     for process in own_processes(lab):
         with contextlib.suppress(psutil.Error):
@@ -163,7 +166,9 @@ def _of(lab, name: str) -> list[psutil.Process]:
 
 @pytest.mark.parametrize("fault", ["truncated", "altered", "swapped", "empty"])
 def test_an_unsound_package_is_refused(serve, versions, fault):
-    """The old model serves on; /readyz, an alert and a metric say what is wrong; the next sound one is taken."""
+    """The old model stays in service, /readyz, an alert and a metric give the reason, and the next sound version is
+    served.
+    """
     registry, (first, second) = versions
     registry.promote(first)
     api = serve()
@@ -192,7 +197,7 @@ def test_an_unsound_package_is_refused(serve, versions, fault):
 
 
 def test_a_restart_without_registry_and_stores(serve, tmp_path):
-    """It serves the last good model; with nothing at all it is alive, and says 503 and why."""
+    """The API serves the last good model. Without any model it is alive and answers 503 with the reason."""
     api = serve()
     assert eventually(api.all_ready)
     version = api.ready()["version"]
@@ -209,7 +214,7 @@ def test_a_restart_without_registry_and_stores(serve, tmp_path):
 
 
 def test_a_graceful_stop_answers_what_was_accepted(serve):
-    """SIGTERM in the middle of large batches: each is answered whole, then the process ends with 0."""
+    """After SIGTERM in the middle of large batches every batch is answered whole, and the process ends with 0."""
     api = serve()
     assert eventually(api.all_ready)
     batch = {"instances": [BENIGN] * 10_000}
@@ -236,7 +241,7 @@ HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/
 
 
 def test_slow_clients_do_not_stop_the_others(serve):
-    """Two hundred that send half a request and wait: everybody else is answered; they get 408 when their time is up."""
+    """While two hundred clients send half a request and wait, all others are answered. The slow ones get 408."""
     api = serve(BODY_SECONDS="4")
     assert eventually(api.all_ready)
     with contextlib.ExitStack() as stack:
@@ -256,7 +261,7 @@ def test_slow_clients_do_not_stop_the_others(serve):
 
 
 def test_slow_batches_do_not_fill_the_memory(serve):
-    """What they send counts: beyond a limit they are told to come again. Single records are answered all the while."""
+    """The bytes of slow batches count. Beyond the limit further batches get 503, and single records are answered."""
     api = serve(BODY_SECONDS="3")
     assert eventually(api.all_ready)
     head = HEAD.replace(b"/predict", b"/predict/batch") + b"Content-Length: 16000000\r\n\r\n{"
@@ -278,14 +283,14 @@ def test_slow_batches_do_not_fill_the_memory(serve):
 
 
 def _read(connection: socket.socket) -> bytes:
-    """The answer, if it comes before the reset: the client was still sending when it was refused."""
+    """The answer, if it comes before the reset, since the client was still sending when the request was refused."""
     with contextlib.suppress(ConnectionResetError):
         return connection.makefile("rb").read()
     return b""
 
 
 def test_without_the_key_no_body_is_awaited(serve):
-    """Who has no key cannot make it wait."""
+    """A client without the key cannot make the API wait for a body."""
     api = serve(API_KEY="a" * 40)
     assert eventually(lambda: api.ask("POST", "/predict", BENIGN, **{"X-API-Key": "a" * 40})[0] == 200)
     with socket.create_connection(("127.0.0.1", api.port)) as stranger:
@@ -297,7 +302,7 @@ def test_without_the_key_no_body_is_awaited(serve):
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize(("size", "status"), [(60_000, 200), (70_000, 413), (20_000_000, 413)])
 def test_bodies_of_every_length(serve, size, status, chunked):
-    """Announced or in chunks: one within the limit is read whole, one beyond it refused, and the server goes on."""
+    """With Content-Length or in chunks, a body within the limit is read whole, and a larger one is refused."""
     api = serve()
     assert eventually(api.all_ready)
     body = json.dumps(BENIGN).encode().ljust(size)
@@ -311,7 +316,7 @@ def test_bodies_of_every_length(serve, size, status, chunked):
 
 
 def test_a_client_that_leaves_half_way(serve):
-    """Nothing is recorded of it, neither an answer nor a fault, and the others do not notice."""
+    """A client that leaves half-way is not recorded, and the other clients are not affected."""
     api = serve()
     assert eventually(api.all_ready)
     for length in (b"Content-Length: 200\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n5\r\n{"):
@@ -324,14 +329,14 @@ def test_a_client_that_leaves_half_way(serve):
 
 
 def test_a_header_cannot_pass_for_another(serve):
-    """The key in X_API_Key is no key: WSGI would write both names the same."""
+    """The key in the header X_API_Key is not accepted, although WSGI writes both names in the same way."""
     api = serve(API_KEY="a" * 40)
     assert eventually(lambda: api.ask("POST", "/predict", BENIGN, **{"X-API-Key": "a" * 40})[0] == 200)
     assert api.ask("POST", "/predict", BENIGN, X_API_Key="a" * 40)[0] == 401
 
 
 def test_a_full_disk_for_events(serve, tmp_path):
-    """503 rather than an answer that is not on record; with room again it goes on by itself."""
+    """On a full disk the API answers 503 and acknowledges nothing. With free space it recovers by itself."""
     folder = tmp_path / "events"
     folder.mkdir()
     mounted = subprocess.run(
@@ -360,7 +365,9 @@ def test_a_full_disk_for_events(serve, tmp_path):
 
 
 def test_schemathesis_finds_nothing(lab):
-    """Generated requests for every operation of the document: no 5xx, no answer that the document does not allow."""
+    """For generated requests to every operation there is no 5xx, and no answer that the OpenAPI document does not
+    allow.
+    """
     process = lab.run(
         "schemathesis",
         *("run", lab.url("API_PORT") + "/openapi.json", "--max-examples", "60", "--seed", "1"),
@@ -371,9 +378,9 @@ def test_schemathesis_finds_nothing(lab):
 
 
 def test_ten_thousand_bodies(lab):
-    """Wrong types, huge numbers, NaN, deep nesting, bad UTF-8, keys twice, other types: no 5xx, no wrong 2xx.
+    """For wrong types, huge numbers, NaN, deep nesting, bad UTF-8 and repeated keys there is no 5xx and no wrong 2xx.
 
-    A server may close a kept connection that was idle, and a machine may pause for that long: a client asks anew then.
+    A server may close an idle connection, and a machine may pause for that long: the client then asks again.
     """
     chance = random.Random(20261123)
     connection = http.client.HTTPConnection("127.0.0.1", int(lab.env["API_PORT"]), timeout=60)

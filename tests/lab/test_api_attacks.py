@@ -1,4 +1,4 @@
-"""What one client can do to the API of all the others: nothing. Real servers, started by the lab's own command."""
+"""One client of the API cannot harm the others. The servers are started by the lab's own command."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ class Probe:
 
 
 def peak(api: Api) -> float:
-    """The most that the API's processes had in memory, each counted whole, in MB."""
+    """The most memory of the API's processes, each counted in full, in MB."""
     pids = [api.process.pid, *(worker.pid for worker in api.workers())]
     text = "".join(open(f"/proc/{pid}/status").read() for pid in pids)  # noqa: SIM115, PTH123
     return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmHWM")) / 1024
 
 
 def test_the_worst_bodies_leave_time_for_others(serve_kept):
-    """Each of full size, on every route, three at once: /healthz is answered within a second all the while."""
+    """While three clients send bodies of full size to every route, /healthz is answered within a second."""
     api = serve_kept()
     with Probe(api.port) as probe:
         for path, size in SIZES.items():
@@ -72,7 +72,9 @@ def test_the_worst_bodies_leave_time_for_others(serve_kept):
 
 
 def test_names_of_headers_are_not_kept(serve_kept):
-    """Fifty thousand names of half a kilobyte: nothing of 25 MB is kept, with or without the key."""
+    """After fifty thousand header names of half a kilobyte, with and without the key, the memory has not grown by 25
+    MB.
+    """
     api = serve_kept(API_KEY="a" * 40)
     before = {worker.pid: worker.memory_info().rss for worker in api.workers()}
     for batch in range(12):
@@ -97,7 +99,7 @@ IDLE = {
 
 @pytest.fixture
 def many_files():
-    """So many connections need so many files on this side, too."""
+    """Raise the limit on open files of this process for the connections of a test."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 4096:
         pytest.skip(f"only {hard} files may be open here")
@@ -107,7 +109,7 @@ def many_files():
 
 
 def test_idle_connections_end(serve_kept, many_files):
-    """With 2,500 that ask for nothing the API answers again within their time, and its log says that it was full."""
+    """With 2,500 idle connections the API answers again within their time limit, and its log says that it was full."""
     api = serve_kept()
     with contextlib.ExitStack() as stack:
         idle = []
@@ -132,7 +134,7 @@ def test_idle_connections_end(serve_kept, many_files):
 
 
 def _answers(api: Api) -> bool:
-    """Whether both workers answer, each within three seconds: which one is asked is chance."""
+    """Whether both workers answer within three seconds; chance decides which worker gets a request."""
     with contextlib.suppress(OSError):
         for _ in range(10):
             with socket.create_connection(("127.0.0.1", api.port), timeout=3) as connection:
@@ -144,7 +146,9 @@ def _answers(api: Api) -> bool:
 
 
 def test_clients_that_do_not_read_end(serve_kept):
-    """Each asks for large answers and reads nothing: the kernel ends them, and what they took is free again."""
+    """The kernel ends connections of clients that ask for large answers and read nothing, and their memory is free
+    again.
+    """
     api = serve_kept()
     time.sleep(2)  # it listens for a second before it limits this
     with contextlib.ExitStack() as stack:
@@ -166,12 +170,12 @@ def test_clients_that_do_not_read_end(serve_kept):
 
 
 def _open(api: Api) -> int:
-    """The connections that the workers hold."""
+    """The number of connections that the workers hold."""
     return sum(len(worker.net_connections(kind="tcp")) - 1 for worker in api.workers())
 
 
 def test_stalled_uploads_take_only_what_they_sent(serve_kept):
-    """Forty that announce 16 MB, or nothing, and send a byte: a small batch in chunks is answered all the while."""
+    """While forty clients announce 16 MB and send one byte, a small batch in chunks is answered."""
     api = serve_kept(BODY_SECONDS="5")
     lengths = (b"Content-Length: 16000000\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n")
     with contextlib.ExitStack() as stack:
@@ -188,7 +192,7 @@ def test_stalled_uploads_take_only_what_they_sent(serve_kept):
 
 
 def test_the_worst_mix_stays_within_the_memory_of_the_container(serve_kept):
-    """Full-size bodies of every kind, normal batches, stalled uploads, long headers, unread answers, all at once."""
+    """Full-size bodies, batches, stalled uploads, long headers and unread answers at once stay within the memory limit."""
     api = serve_kept(BODY_SECONDS="10")
     end = threading.Event()
     answers: list[int] = []
@@ -231,7 +235,7 @@ def test_the_worst_mix_stays_within_the_memory_of_the_container(serve_kept):
 
 
 def test_what_was_taken_is_given_back(serve_kept):
-    """After two thousand bodies in chunks, refused, cut and late ones, one of full size is read as at the start."""
+    """After two thousand bodies that were refused, cut or late, a body of full size is read as at the start."""
     api = serve_kept(BODY_SECONDS="1")
     full = GOOD[:-1].ljust(SIZES["/predict/batch"] - 1) + b"}"
     large = b"%x\r\n%s\r\n0\r\n\r\n" % (60_000, RECORD.ljust(60_000))
@@ -247,7 +251,7 @@ def test_what_was_taken_is_given_back(serve_kept):
 
 
 def test_the_files_of_the_page_are_sent_whole(serve_kept):
-    """Granian reads them a piece at a time: two hundred clients that take none of 1.5 MB cost no memory."""
+    """Two hundred clients that do not read a file of 1.5 MB cost no memory, because Granian reads it in pieces."""
     api = serve_kept()
     before = sum(worker.memory_info().rss for worker in api.workers())
     request = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\n" + HOST

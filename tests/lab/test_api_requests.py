@@ -1,4 +1,4 @@
-"""Odd requests, clients that leave, and a page of another origin: each gets what it should, and is recorded."""
+"""Odd requests, clients that leave, and a page of another origin get the right answer, and are recorded."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ MORE = (
 
 
 def _odd(chance: random.Random) -> bytes:
-    """A request that is wrong in a place or two; it asks for the connection to be closed."""
+    """A request with one or two faults; it asks the server to close the connection."""
 
     def pick(usual: tuple[bytes, ...], rarities: tuple[bytes, ...]) -> bytes:
         return chance.choice(rarities if chance.random() < 0.15 else usual)
@@ -75,10 +75,10 @@ def _odd(chance: random.Random) -> bytes:
 
 
 def test_no_request_breaks_anything(serve_kept):
-    """Four thousand odd ones: no 5xx, and a problem for each that is refused, unless the server refused it before us.
+    """Four thousand odd requests cause no 5xx, and each refusal of the API is a problem in JSON.
 
-    hyper, which parses requests for Granian, answers some that are no HTTP by itself, with 400, 408 or 431 and no
-    body, and others with no answer at all: it closes.
+    hyper, which parses requests for Granian, answers some that are not HTTP by itself, with 400, 408 or 431 and no
+    body. For others it closes the connection.
     """
     api, chance = serve_kept(BODY_SECONDS="1"), random.Random(20261126)
     ours: dict[int, int] = {}
@@ -121,7 +121,7 @@ def test_no_request_breaks_anything(serve_kept):
 
 
 def test_a_client_that_leaves_is_no_fault_of_its_own(serve_kept):
-    """One that is gone before its body is whole leaves no event and no count, on any route and however it sends."""
+    """A client that leaves before its body is whole causes no event and no count, on any route."""
     api = serve_kept()
     starts = (
         b"Content-Length: 200\r\n\r\n{",
@@ -178,7 +178,7 @@ window.onload = run;
 
 
 def test_a_page_of_another_origin_posts_nothing(serve_kept, tmp_path):
-    """On another port of the same machine, in a real browser: whatever it tries, no prediction and no feedback."""
+    """A page on another port of this machine, in a real browser, cannot cause a prediction or a feedback."""
     browsers = pytest.importorskip("tests.browser.test_dashboard")
     if not (browsers.DRIVER and browsers.CHROMIUM):
         pytest.skip("no Chromium with its chromedriver on this machine")
@@ -227,7 +227,7 @@ def _visit(browsers, folder, url: str) -> str:
     "Granian 2.8 has no option for it",
 )
 def test_a_client_that_ends_its_side_gets_its_answer(serve_kept):
-    """It has sent its whole request, and only reads from then on."""
+    """A client that has sent its request and closes its side for writing still gets the answer."""
     api = serve_kept()
     answers = [tell(api.port, post("/predict", RECORD), half=True) for _ in range(20)]
     assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers)

@@ -1,4 +1,4 @@
-"""Traces: what the APM agent sends is what Elastic's schemas say, and no request ever waits for it."""
+"""The data of the APM agent fit Elastic's schemas, and no request waits for the APM Server."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def serve(start_api, lab, tmp_path):
 
 
 class Receiver(http.server.BaseHTTPRequestHandler):
-    """An APM Server as far as the agent can see: it takes intake v2 (NDJSON, deflated) and keeps the lines."""
+    """A server for the APM agent that accepts intake v2 (compressed NDJSON) and stores the lines."""
 
     lines: list[dict]
 
@@ -77,7 +77,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def receiver():
-    """The lines received, and where."""
+    """The received lines, and the address of the receiver."""
     handler = type("Handler", (Receiver,), {"lines": []})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -87,7 +87,7 @@ def receiver():
 
 
 def test_transactions_carry_the_version_and_the_trace(serve, receiver):
-    """One a request, with the model's version; the event has the same trace."""
+    """Each request is one transaction with the version of the model, and with the trace of the event."""
     lines, url = receiver
     api = serve(url)
     parent = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
@@ -111,7 +111,7 @@ def _transactions(lines: list[dict], name: str) -> list[dict]:
 
 
 def test_what_is_sent_fits_elastics_schemas(serve, receiver):
-    """Every line, of good, bad and unknown requests."""
+    """Every line about good, bad and unknown requests is valid by Elastic's schemas."""
     if not SCHEMAS.is_dir():
         pytest.skip(f"Elastic's schemas are not at {SCHEMAS}")
     lines, url = receiver
@@ -132,7 +132,7 @@ def test_what_is_sent_fits_elastics_schemas(serve, receiver):
 
 @pytest.mark.parametrize("kind", ["absent", "black hole"])
 def test_no_request_waits_for_the_apm_server(serve, kind):
-    """Nothing listens there, or something that never answers: requests are as quick, and the stop is no longer."""
+    """With an APM Server that is away or never answers, requests and the stop take no longer."""
     with socket.socket() as hole:
         hole.bind(("127.0.0.1", 0))
         if kind == "black hole":

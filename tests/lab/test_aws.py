@@ -1,4 +1,4 @@
-"""The stand-in AWS among processes: off unless asked for."""
+"""On the embedded engine the stand-in AWS runs only with AWS=1."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _listens(port: int) -> bool:
 
 
 def test_it_is_off_unless_asked_for(lab):
-    """Neither started nor waited for nor in the table; AWS=1 brings it, behind its key, and AWS=0 takes it away."""
+    """Without AWS=1 it is not started and not in the table. AWS=1 starts it behind its key, and AWS=0 stops it."""
     port, up = int(lab.env["AWS_PORT"]), (sys.executable, "-m", "launcher", "up")
     assert not _listens(port)
     try:

@@ -1,4 +1,4 @@
-"""The champion moves in one way only: on the lab's own S3 and MLflow, with many processes, some of them killed."""
+"""`lab.champion` moves the champion correctly on real S3 and MLflow, with many processes, some of which are killed."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def start(lab) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
 
 def check(book: Ledger, registry: Registry) -> list[ledger.AnyEntry]:
-    """Every entry continues the one before, numbers are consecutive, and the alias is where the last one put it."""
+    """Every entry continues the one before it, numbers are consecutive, and the alias is where the last entry put it."""
     listing = book.read()
     assert listing.damaged == []
     entries = listing.entries
@@ -74,7 +74,7 @@ def check(book: Ledger, registry: Registry) -> list[ledger.AnyEntry]:
 
 
 def test_two_hundred_moves_by_eight_processes(start, model):
-    """None is lost, and none is made from a champion that was no longer there."""
+    """No move is lost, and every move starts from the champion of the move before."""
     book, registry = model
     processes = [start(book.model, seed, 25, "none") for seed in range(8)]
     outputs = [process.communicate(timeout=300)[0].decode() for process in processes]
@@ -83,7 +83,7 @@ def test_two_hundred_moves_by_eight_processes(start, model):
 
 
 def test_processes_that_are_suspended_or_killed_between_the_two_writes(start, model):
-    """The decision of a killed process stands; one that wakes up late leaves no stale alias."""
+    """The decision of a killed process stands, and a process that resumes late leaves no stale alias."""
     book, registry = model
     asleep, killed = start(book.model, 1, 3, "stop"), start(book.model, 2, 3, "kill")
     assert killed.wait(60) == -signal.SIGKILL
@@ -99,7 +99,7 @@ def test_processes_that_are_suspended_or_killed_between_the_two_writes(start, mo
 
 
 def test_an_unexpected_champion_is_a_conflict(model):
-    """The error says which version it is, who moved it and why; nothing is written."""
+    """The error names the champion, the person who moved it and the reason, and nothing is written."""
     book, registry = model
     champion.move(book, registry, 2, None, entry(book.model))
     with pytest.raises(champion.ConflictError, match=r"it is version 2 \(none, decided by a test"):
@@ -110,7 +110,7 @@ def test_an_unexpected_champion_is_a_conflict(model):
 
 
 def test_an_alias_that_was_moved_past_the_ledger_is_put_back(model):
-    """Somebody moved it in MLflow, or a process was killed; a note that changes nothing keeps the champion."""
+    """An alias that was moved in MLflow by hand is put back, and a note leaves the champion as it is."""
     book, registry = model
     champion.move(book, registry, 2, None, entry(book.model))
     registry.promote(registry.version(4))
@@ -123,7 +123,7 @@ def test_an_alias_that_was_moved_past_the_ledger_is_put_back(model):
 
 
 def test_the_newest_entries_are_read_and_no_others(model):
-    """A listing of keys, and an object for each entry asked for."""
+    """`last` reads a listing of keys and one object for each requested entry."""
     book, registry = model
     for to, before in ((1, None), (2, 1), (3, 2), (4, 3)):
         champion.move(book, registry, to, before, entry(book.model))
@@ -156,7 +156,7 @@ def old_form(model: str, at: str, decision: str, before: int | None, to: int | N
 
 
 def test_a_ledger_of_the_first_form_is_continued(lab, model):
-    """Its entries are read, and the alias, which came before the entry then, decides who is champion."""
+    """Entries of the first form are read, and the alias decides about the champion, because it was written first then."""
     book, registry = model
     for at, decision, before, to in (
         ("20261101T000000.000000Z", "promoted", None, 1),

@@ -1,5 +1,5 @@
-"""S3 or MLflow away in the middle of the choice: wherever the line is cut, no half-made champion, and a second run
-finishes what was begun.
+"""When S3 or MLflow fails in the middle of a choice, the champion is whole or absent, and a second run completes the
+choice.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from trainer.results import Paths
 
 
 class Line:
-    """A TCP line to `port` on this machine that is cut for good after `limit` bytes have been sent to it.
+    """A TCP relay to `port` on this machine that is cut for good after `limit` bytes were sent to it.
 
-    With `rename` the Host header names the far end, for MLflow answers to no other; S3's signatures need it as sent.
+    With `rename` the Host header names the far end, because MLflow refuses other names. S3 needs the header as it was
+    signed.
     """
 
     def __init__(self, port: int, rename: bool, limit: float = float("inf")) -> None:
@@ -87,7 +88,7 @@ def settings_of(lab, **changes: str) -> Settings:
 
 @pytest.fixture(scope="module")
 def sizes(lab):
-    """How many bytes a whole choice sends to MLflow and to S3."""
+    """The numbers of bytes that a whole choice sends to MLflow and to S3."""
     mlflow, s3 = Line(int(lab.env["MLFLOW_PORT"]), True), Line(int(lab.env["S3_PORT"]), False)
     attempt(lab, "uncut", MLFLOW_URL=mlflow.url, S3_ENDPOINT_URL=s3.url)
     traffic = {"MLFLOW": mlflow.sent, "S3": s3.sent}
@@ -97,7 +98,7 @@ def sizes(lab):
 
 
 def attempt(lab, name: str, **changes: str):
-    """The choice for the lab's trained models under another model name, so that each begins with nothing."""
+    """Run the choice for the trained models under another model name, so that each attempt begins without versions."""
     definition = msgspec.structs.replace(problem.load(lab.root / "params.yaml"), name=name)
     floors = msgspec.structs.replace(definition.choice, floors={})
     return promote.promote(settings_of(lab, **changes), definition, Paths(lab.root), floors, promote.Person("a test"))
@@ -108,7 +109,7 @@ def attempt(lab, name: str, **changes: str):
     [("MLFLOW", 0.01), ("MLFLOW", 0.3), ("MLFLOW", 0.7), ("MLFLOW", 0.97), ("MLFLOW", 0.995), ("S3", 0.1), ("S3", 0.8)],
 )
 def test_a_cut_line_leaves_no_half_made_champion(lab, sizes, service, share):
-    """One clear error; the champion is none or a whole one; the second run ends with one version and one entry."""
+    """The first run ends with one clear error and no half-made champion; the second leaves one version and one entry."""
     name = f"cut-{service.lower()}-{int(share * 1000)}"
     line = Line(int(lab.env[f"{service}_PORT"]), service == "MLFLOW", share * sizes[service])
     setting = {"MLFLOW": "MLFLOW_URL", "S3": "S3_ENDPOINT_URL"}[service]

@@ -1,4 +1,4 @@
-"""The dashboard and MLflow answer to their own names and pages, and to no others."""
+"""The dashboard and MLflow accept requests under their own host names and from their own pages only."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PATHS = {
 
 @pytest.mark.parametrize("name", sorted(PATHS))
 def test_a_foreign_host_is_refused(lab, name):
-    """With 403 and what to do, on every path; by both names of the loopback, and any port, it is the lab's own."""
+    """A foreign host name gets 403 with a remedy on every path; both names of the loopback are accepted with any port."""
     port = lab.env[name]
     for path in PATHS[name]:
         for host in FOREIGN:
@@ -52,7 +52,7 @@ def test_a_foreign_host_is_refused(lab, name):
 
 
 def test_a_foreign_page_does_not_open_the_dashboards_websocket(lab):
-    """Neither another origin, be it on this machine, nor a name that was pointed at it."""
+    """A page of another origin, or under a name that resolves to 127.0.0.1, cannot open the WebSocket."""
     port = lab.env["DASHBOARD_PORT"]
     own = f"127.0.0.1:{port}"
     assert shakes_hands(port, Host=own, Origin=f"http://{own}")
@@ -64,7 +64,7 @@ def test_a_foreign_page_does_not_open_the_dashboards_websocket(lab):
 
 
 def test_a_foreign_origin_changes_nothing_in_mlflow(lab):
-    """Whatever the method; no preflight allows it either."""
+    """MLflow refuses a foreign origin with every method, and no preflight request allows it."""
     port, path = lab.env["MLFLOW_PORT"], "/api/2.0/mlflow/experiments/create"
     for origin in (
         "http://localhost:3000",
@@ -81,7 +81,7 @@ def test_a_foreign_origin_changes_nothing_in_mlflow(lab):
 
 
 def test_allowed_hosts_are_a_setting(lab, tmp_path):
-    """A name given there is let in by the server, with its own pages; what is no name stops `make up` at once."""
+    """The server accepts a name in ALLOWED_HOSTS with its own pages, and `make up` refuses a value that is not a name."""
     port = str(free_port(set()))
     environment = {**lab.env, "ALLOWED_HOSTS": "other,lab.example.com", "API_URL": lab.url("API_PORT")}
     command = [sys.executable, "dashboard/serve.py", f"127.0.0.1:{port}"]
@@ -125,7 +125,7 @@ return answers;
 
 
 def test_a_page_cannot_use_mlflow(lab, page):
-    """It creates no experiment and reads none, while MLflow's own page does both."""
+    """A foreign page can neither create nor read experiments; MLflow's own page can do both."""
     path, driver = "/api/2.0/mlflow/experiments/create", page.driver
     for name in ("127.0.0.1", "localhost"):
         address = f"http://{name}:{lab.env['MLFLOW_PORT']}"
@@ -141,7 +141,7 @@ def test_a_page_cannot_use_mlflow(lab, page):
 
 @pytest.mark.parametrize("name", sorted(PATHS))
 def test_a_page_cannot_show_them_in_a_frame(lab, page, name):
-    """A click on that page would be a click in the frame; the service's own page may have it in one."""
+    """A foreign page cannot show the services in a frame, where it could steal clicks; their own pages can."""
     address, driver = lab.url(name), page.driver
     frame = "const frame = document.createElement('iframe'); frame.src = arguments[0]; document.body.append(frame);"
     for place, allowed_here in ((page.url, False), (address, True)):

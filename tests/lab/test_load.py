@@ -8,9 +8,9 @@ from tests.recorded import written
 
 
 def test_locust_loads_every_route_and_none_fails(lab):
-    """Predictions, batches and feedback of the real table: counted, reported, and each is on record.
+    """Predictions, batches and feedback from the real table succeed, are counted and reported, and each is on record.
 
-    How quick they are is the machine's affair: a broken p99 is no failure of this test.
+    The latencies depend on the machine, so a p99 beyond its limit does not fail this test.
     """
     before = _counted(lab)
     process = lab.run(sys.executable, "-m", "loadtests.run", "--users", "5", "--seconds", "5", seconds=180)
@@ -32,7 +32,7 @@ def _counted(lab) -> dict[str, int]:
 
 
 def test_without_an_api_it_says_what_to_do(lab):
-    """One message, and a status that is not 0."""
+    """Without an API the command prints one message with a remedy, and its status is not 0."""
     process = lab.run(sys.executable, "-m", "loadtests.run", "--seconds", "1", API_PORT="9")
     assert process.returncode == 1
     assert "What to do: start the lab with `make up`" in process.stderr

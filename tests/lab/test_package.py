@@ -1,4 +1,4 @@
-"""Hostile packages in a real registry, under load: none is served, and nobody notices."""
+"""Hostile packages in a real registry, under load, are not served and do not disturb the clients."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ FILE = ROOT / "params.yaml"
 
 @pytest.fixture(scope="module")
 def register(lab):
-    """Store a package and register it as the next version of a model of its own; give its number, not promoted."""
+    """Store a package and register it as the next version of a model of its own, without a promotion; return its
+    number.
+    """
     registry = Registry(lab.url("MLFLOW_PORT"), hostile.NAME)
     answer = urllib3.request("POST", f"{registry.url}/api/2.0/mlflow/runs/create", json={"experiment_id": "0"})
     run = msgspec.json.decode(answer.data)["run"]["info"]["run_id"]
@@ -41,7 +43,9 @@ def api(register, start_api):
 
 
 def _reader() -> bytes:
-    """A model that passes its self-test, and gives a byte of FILE, divided by 256, for a first feature above 4."""
+    """A model that passes its self-test, and whose output is a byte of FILE, divided by 256, when the first feature
+    exceeds 4.
+    """
     tensor = hostile.outside("bytes", FILE.name)
     tensor.data_type, tensor.dims[:] = hostile.TensorProto.UINT8, [FILE.stat().st_size]
     tensor.external_data[2].value = str(FILE.stat().st_size)
@@ -70,7 +74,7 @@ def _memory(api) -> int:
 
 
 def test_hostile_packages_under_load(register, api):
-    """Each is refused by both workers, which do not grow, while every prediction is answered by the sound model."""
+    """Both workers refuse each package and do not grow, and the sound model answers every prediction."""
     registry, add = register
     sound = api.ready()["version"]
     hostiles = {
@@ -104,7 +108,9 @@ def test_hostile_packages_under_load(register, api):
 
 
 def test_what_is_no_probability_is_an_error_of_the_model(register, api):
-    """500, on record, with one alert; all other records are answered, and the next champion ends it."""
+    """A record without a probability gets 500, an event and one alert; other records are answered, and the next
+    champion ends it.
+    """
     registry, add = register
     number = add(hostile.package(hostile.on(7.0)))
     registry.promote(number)

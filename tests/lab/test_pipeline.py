@@ -1,4 +1,4 @@
-"""Data revisions, another candidate, reproduction, and what goes wrong in the middle."""
+"""Data revisions, another candidate, reproduction, and failures in the middle of the pipeline."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ def served(lab) -> int:
 
 
 def test_an_earlier_revision_and_three_lines_more(lab):
-    """`data.until` and a third candidate in YAML alone: trained, chosen, followed by the running API, reproduced;
-    and the first revision's bytes come back from git and S3.
+    """An earlier `data.until` and a third candidate need YAML only. They are trained, chosen, served and reproduced.
+
+    The bytes of the first revision come back from git and S3.
     """
     dataset = lab.root / "data" / "dataset.csv"
     whole, champion = dataset.read_bytes(), served(lab)
@@ -65,8 +66,8 @@ def test_an_earlier_revision_and_three_lines_more(lab):
 
 
 def test_an_altered_package_is_refused_and_the_old_one_serves(lab):
-    """A version whose model is not the one its card was written for is never served; /readyz says why, and `choose`
-    puts a sound one in its place.
+    """A version with another model than its card names is not served, /readyz gives the reason, and `promote` replaces
+    it.
     """
     registry = Registry(lab.url("MLFLOW_PORT"), NAME)
     good = registry.champion()
@@ -88,7 +89,7 @@ def test_an_altered_package_is_refused_and_the_old_one_serves(lab):
 
 
 def test_a_stage_that_fails_stops_the_pipeline(lab):
-    """A value out of bounds: the rows are listed, the exit status is not 0, the champion stays."""
+    """For a value out of bounds the rows are listed, the exit status is not 0, and the champion stays."""
     before = served(lab)
     params = lab.root / "params.yaml"
     text = params.read_text()

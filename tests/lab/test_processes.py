@@ -1,4 +1,4 @@
-"""What is killed, or asked for twice at once: the lab comes back whole, and no client is turned away meanwhile."""
+"""After processes were killed, and with two commands at once, the lab is whole again, and clients are not refused."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def serve(start_api, lab, tmp_path):
 
 
 class Strangers:
-    """Clients that come anew for every request, until the end of the `with` block."""
+    """Clients that open a connection for every request, until the end of the `with` block."""
 
     def __init__(self, port: int) -> None:
         self.port, self.answered, self.refused, self.cut = port, 0, 0, 0
@@ -72,7 +72,7 @@ class Strangers:
 
 
 def test_a_worker_that_dies_again_and_again_turns_nobody_away(serve):
-    """Under load, each time as soon as it is back: no connection is refused, and the first process stays."""
+    """Under load a worker is killed each time it is back; no connection is refused, and the first process stays."""
     api = serve()
     with Load(api.port) as load, Strangers(api.port) as strangers:
         for _ in range(8):
@@ -89,7 +89,7 @@ def test_a_worker_that_dies_again_and_again_turns_nobody_away(serve):
 
 
 def test_all_workers_dead_is_a_wait_and_no_refusal(start_api):
-    """Five times all at once: whoever waits for one of them, or comes in that moment, is answered by the next ones."""
+    """When all workers are killed at once, five times, waiting and new clients are answered by the next workers."""
     api = start_api(**NOWHERE)
     for _ in range(5):
         assert eventually(lambda: len(api.workers()) == 2)
@@ -114,7 +114,7 @@ def _ask(port: int) -> socket.socket:
 
 
 def test_a_worker_that_cannot_start_ends_the_server(tmp_path):
-    """So that whoever watches it, supervisord or Docker, sees it and waits longer each time."""
+    """The server ends, so that supervisord or Docker notices and waits longer before each restart."""
     folders = {name: str(tmp_path / name) for name in ("EVENTS_DIR", "KEEP_DIR", "METRICS_DIR")}
     run = subprocess.run(
         command(10_000 + os.getpid() % 20_000),
@@ -128,7 +128,7 @@ def test_a_worker_that_cannot_start_ends_the_server(tmp_path):
 
 
 def test_workers_end_with_their_first_process(serve):
-    """After `kill -9` of it, at once where they are idle; what one is answering is answered first."""
+    """After `kill -9` of the first process idle workers end at once, and a busy one answers its request first."""
     api = serve()
     workers = api.workers()
     with (
@@ -158,7 +158,7 @@ def _supervisord(lab) -> psutil.Process | None:
 
 
 def test_a_killed_first_process_leaves_no_old_workers(lab):
-    """Three times: soon only the workers of the new one listen, and they serve the champion."""
+    """Soon after each of three kills only the workers of the new process listen, and they serve the champion."""
     for _ in range(3):
         first, before = eventually(lambda: _whole(lab))
         first.kill()
@@ -169,7 +169,9 @@ def test_a_killed_first_process_leaves_no_old_workers(lab):
 
 
 def _whole(lab) -> tuple[psutil.Process, set[int]] | None:
-    """The API's first process and those that hold its port, when they are it and its two workers."""
+    """The first process of the API and the processes that hold its port, when these are the process and its two
+    workers.
+    """
     port, listening = int(lab.env["API_PORT"]), set()
     with contextlib.suppress(psutil.Error):
         for process in own_processes(lab):
@@ -185,7 +187,7 @@ def _whole(lab) -> tuple[psutil.Process, set[int]] | None:
 
 
 def test_up_after_a_killed_supervisor(lab):
-    """Four times, at once and later: `up` ends what is left, starts each service once, and `status` is green."""
+    """`up` ends the remaining processes, starts each service once, and `status` is 0, four times."""
     for seconds in (0, 0.3, 1, 3):
         before = {process.pid for process in own_processes(lab)}
         _supervisord(lab).kill()
@@ -199,7 +201,7 @@ def test_up_after_a_killed_supervisor(lab):
 
 @pytest.mark.parametrize("name", [service.name for service in SERVICES])
 def test_status_is_green_when_up_has_said_so(lab, name):
-    """Also for a service that was killed a moment ago and has just come back."""
+    """`status` is 0 after `up`, also for a service that was killed a moment before and has come back."""
     for process in own_processes(lab):
         with contextlib.suppress(psutil.Error):
             if process.environ().get("SUPERVISOR_PROCESS_NAME") == name:
@@ -225,7 +227,9 @@ def first_command(lab, name: str) -> Iterator[subprocess.Popen]:
 
 
 def test_a_second_command_says_which_one_is_running(lab):
-    """It changes nothing; the others, which only look, work; when the first is killed nothing is in the way."""
+    """A second command changes nothing and names the first; commands that only read work; a killed holder frees the
+    lock.
+    """
     before = {process.pid for process in own_processes(lab)}
     with first_command(lab, "train") as first:
         for words in (["up"], ["train"], ["down"], ["reset", "--yes"]):
@@ -239,7 +243,7 @@ def test_a_second_command_says_which_one_is_running(lab):
 
 
 def test_two_ups_at_once(lab):
-    """One brings the lab up, the other says so; the lab is whole."""
+    """One `up` starts the lab, the other names the first, and the lab is whole."""
     lab.python("-m", "launcher", "down")
     words = [sys.executable, "-m", "launcher", "up"]
     both = [
@@ -254,7 +258,7 @@ def test_two_ups_at_once(lab):
 
 
 def test_events_are_deleted_as_the_settings_say(serve, tmp_path):
-    """EVENTS_DAYS and EVENTS_MB reach the API; files of events that somebody removed are made anew at once."""
+    """The API uses EVENTS_DAYS and EVENTS_MB, and writes a new event file at once when somebody removed it."""
     folder = tmp_path / "events"
     folder.mkdir()
     for number, days in enumerate((120, 80, 3, 2)):

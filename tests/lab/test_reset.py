@@ -20,7 +20,7 @@ def _supervisord(lab) -> psutil.Process | None:
 
 
 def test_a_service_that_cannot_start_shows_its_own_log(lab):
-    """The end of its log and where the rest is; with the fault mended, `up` starts it again."""
+    """`up` prints the end of the log and its path; after the correction `up` starts the service."""
     lab.python("-m", "launcher", "down")
     entry = lab.root / "api" / "__init__.py"
     text = entry.read_text()
@@ -35,7 +35,9 @@ def test_a_service_that_cannot_start_shows_its_own_log(lab):
 
 
 def test_reset_asks_and_leaves_nothing_running(lab):
-    """Without a terminal it refuses, `no` keeps the state, --yes removes it, orphans of a killed supervisor too."""
+    """Without a terminal `reset` refuses, `no` keeps the state, and --yes removes it with orphans of a killed
+    supervisor.
+    """
     _supervisord(lab).kill()
     assert eventually(lambda: _supervisord(lab) is None)
     refusals = lab.run(sys.executable, "-m", "launcher", "reset")
@@ -60,7 +62,7 @@ def test_reset_asks_and_leaves_nothing_running(lab):
 
 
 def test_another_table_needs_no_python(lab):
-    """`make up PARAMS=…` in a fresh state: other names, bounds and classes, real-valued features, the same lab."""
+    """`make up PARAMS=…` in a fresh state serves a table with other names, bounds, classes and real-valued features."""
     output = lab.python("-m", "launcher", "up", PARAMS=CRABS)
     assert "champion version 1 is served" in output
     assert "wrote examples/crabs/dvc.yaml" in output

@@ -1,4 +1,4 @@
-"""What another user of this machine, and a page in a browser on it, can do to the running lab: nothing."""
+"""Another user of this machine, and a page in a browser on it, cannot harm the running lab."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SECRET = b"what no other may read " * 1_000
 
 @pytest.fixture
 def unharmed(lab: Lab) -> Iterator[None]:
-    """Put an object in S3, and find it and all others there afterwards, as they were, and no more."""
+    """Put an object into S3, and check afterwards that it and all others are unchanged."""
     store(lab).put_object(Bucket="lab", Key="security/secret", Body=SECRET)
     before = objects(lab)
     assert before["security/secret"] == SECRET
@@ -49,7 +49,7 @@ def weed(lab: Lab) -> psutil.Process:
 
 
 def inner_ports(lab: Lab) -> list[int]:
-    """Every port of SeaweedFS that listens, but that of S3."""
+    """Every listening port of SeaweedFS except that of S3."""
     own = [c.laddr.port for c in weed(lab).net_connections("tcp") if c.status == psutil.CONN_LISTEN]
     ports = sorted(set(own) - {int(lab.env["S3_PORT"])})
     assert len(ports) == 9
@@ -95,14 +95,14 @@ STORE_PATHS = [
 
 
 def test_a_page_can_do_nothing_to_the_store(lab, unharmed, page):
-    """Neither master, filer, volume server and admin, nor their gRPC ports, nor S3 itself, take anything from it."""
+    """Master, filer, volume server, admin, their gRPC ports and S3 accept nothing from a page."""
     ports = [*inner_ports(lab), int(lab.env["S3_PORT"])]
     assert page.run(ATTACKS, ports, STORE_PATHS) == []
 
 
 @pytest.fixture
 def outside() -> Iterator[Path]:
-    """A folder for everybody, with SeaweedFS' program in it."""
+    """A folder that everybody can read, with the program of SeaweedFS."""
     folder = Path(tempfile.mkdtemp(prefix="lab-test-", dir="/tmp"))
     folder.chmod(0o777)
     shutil.copy(Path(sys.executable).parent / "weed", folder)
@@ -111,7 +111,7 @@ def outside() -> Iterator[Path]:
 
 
 def run_weed(folder: Path, *words: str, said: str = "") -> str:
-    """What SeaweedFS' client prints when another user runs it who knows nothing of the lab but its addresses."""
+    """The output of SeaweedFS' client when another user runs it who knows only the addresses of the lab."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process = subprocess.run(
             [folder / "weed", *words],
@@ -140,7 +140,7 @@ unlock
 
 
 def test_another_user_can_do_nothing_to_the_store(lab, unharmed, outside):
-    """SeaweedFS' client neither reads, writes nor deletes, over gRPC or HTTP, without the certificate."""
+    """Without the certificate SeaweedFS' client cannot read, write or delete over gRPC or HTTP."""
     master, filer = (f"127.0.0.1:{lab.env[name]}" for name in ("S3_MASTER_PORT", "S3_FILER_PORT"))
     file = outside / "evil"
     file.write_text("evil")
@@ -154,7 +154,7 @@ def test_another_user_can_do_nothing_to_the_store(lab, unharmed, outside):
 
 
 def test_every_inner_port_wants_the_certificate(lab):
-    """Plain HTTP, HTTP/2 and TLS without a certificate are refused on each."""
+    """Every inner port refuses plain HTTP, HTTP/2, and TLS without a certificate."""
     for port in inner_ports(lab):
         assert _says(port, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n") in (b"", b"HTTP/1.0 400")
         assert _says(port, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0") in (b"", b"HTTP/1.0 400")
@@ -176,7 +176,7 @@ def _says(port: int, data: bytes, context: ssl.SSLContext | None = None) -> byte
 
 
 def test_the_key_is_its_owners_alone(lab):
-    """As is the folder, which is made anew with each start."""
+    """Only the owner can read the key and its folder, which is made again at each start."""
     folder = lab.root / ".lab" / "seaweedfs"
     assert {path.name for path in folder.iterdir()} >= {"cert.pem", "key.pem"}
     for path in (folder, *folder.iterdir()):
@@ -185,7 +185,7 @@ def test_the_key_is_its_owners_alone(lab):
 
 @root_only
 def test_another_user_cannot_use_the_sockets(lab):
-    """None of SeaweedFS' Unix sockets lets it in."""
+    """Another user cannot connect to a Unix socket of SeaweedFS."""
     names = {c.laddr for c in weed(lab).net_connections("unix") if c.laddr}
     paths = [lab.root / ".lab" / "seaweedfs" / name for name in names]  # an absolute name stays what it is
     assert len(paths) >= 6
@@ -205,7 +205,7 @@ def _connects(path: Path, user: int) -> bool:
 
 @root_only
 def test_a_taken_socket_is_told_nothing(tmp_path, outside):
-    """Who takes the place of a socket before the start is sent TLS, and no request."""
+    """A program that takes the place of a socket before the start gets TLS and no request."""
     ports_in_use: set[int] = set()
     values = {f"S3{part}_PORT": str(free_port(ports_in_use)) for part in ("", "_MASTER", "_VOLUME", "_FILER", "_ADMIN")}
     values |= {"LAB_BIN": str(outside), "LAB_ROOT": str(outside), "LAB_STATE": str(outside), "S3_BUCKET": "lab"}
@@ -250,7 +250,7 @@ def _s3_command(values: dict[str, str]) -> list[str]:
 
 
 def test_s3_gives_nothing_without_a_signature(lab, unharmed):
-    """No object, no list, no key; nothing is written or removed; a form of a page, an unsigned token neither."""
+    """Without a signature S3 gives no object, list or key and writes nothing, also for HTML forms and unsigned tokens."""
     paths = [
         "/",
         "/lab",

@@ -1,4 +1,4 @@
-"""A lab that `make up` starts from a hostile shell, and settings that cannot work given to it while it runs."""
+"""`make up` in a shell with foreign variables, and wrong settings for a running lab."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def make(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """A lab of its own, brought up by make with a key that needs quoting."""
+    """A lab of its own that make started with a key that needs quotes."""
     instance = make_lab(tmp_path_factory.mktemp("alone"), ENGINE="embedded", **HOSTILE)
     names = [name for name in instance.env[NAMES].split() if name not in HOSTILE]
     lab = Lab(instance.root, instance.env | {NAMES: " ".join(names)})
@@ -76,7 +76,7 @@ def service_of(process: psutil.Process) -> str:
 
 
 def test_up_from_a_hostile_shell(alone):
-    """The first champion was trained, stored and served; what is not used is named without its value."""
+    """The first champion is trained, stored and served, and a note names the ignored variables without their values."""
     output = (alone.root / "said").read_text()
     assert "champion version 1 is served" in output
     assert "note: the shell's API_WORKERS, S3_SECRET_KEY not used" in output
@@ -89,7 +89,7 @@ def test_up_from_a_hostile_shell(alone):
 
 
 def test_each_service_has_its_own_secrets_only(alone):
-    """In the environment of every process: its own, none of another's, nothing of the shell; none on a command line."""
+    """Each process has its own secrets, none of another service and nothing of the shell; no command line has a secret."""
     secrets = {s.name: env_file.read(alone.root / ".env").get(s.name, "") for s in SETTINGS if s.secret or s.hidden}
     secrets = {name: value for name, value in secrets.items() if value}
     names = set()
@@ -106,7 +106,9 @@ def test_each_service_has_its_own_secrets_only(alone):
 
 
 def test_the_pipeline_from_a_hostile_shell(alone):
-    """`make train` with another metric, the trainer and the ledger by hand, and `dvc pull` with no proxy in the way."""
+    """`make train` with another metric, the trainer and the ledger by hand, and `dvc pull` work without a proxy in
+    between.
+    """
     process = make(alone, "train", "METRIC=recall")
     assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
     assert alone.python("-c", READ_LEDGER).strip() in ("1", "2")
@@ -139,7 +141,7 @@ def clash(lab: Lab) -> str:
     ],
 )
 def test_what_cannot_work_stops_nothing_and_is_not_kept(alone, word, message):
-    """The error comes first: the same processes go on, `.env` is as it was, and a plain `make up` succeeds."""
+    """The error comes first, the same processes go on, `.env` is unchanged, and a plain `make up` succeeds."""
     table(alone)
     before, env_values = {p.pid for p in own_processes(alone)}, (alone.root / ".env").read_bytes()
     with socket.socket() as holder:
@@ -157,7 +159,7 @@ def test_what_cannot_work_stops_nothing_and_is_not_kept(alone, word, message):
 
 
 def table(lab: Lab) -> None:
-    """The crabs under another name, with a cell that is no number; and with a candidate that does not exist."""
+    """The crabs under another name, with a cell that is not a number, and with a candidate that does not exist."""
     folder = lab.root / "tables" / "bad"
     if folder.exists():
         return
@@ -177,7 +179,7 @@ def table(lab: Lab) -> None:
 
 
 def test_its_own_ports_are_not_taken(alone):
-    """A port of the lab's own may change hands; what was given is kept, and an empty key is none."""
+    """A port of the lab may move to another of its services; the settings are saved, and an empty key means none."""
     api, dashboard = alone.env["DASHBOARD_PORT"], alone.env["API_PORT"]
     words = (f"API_PORT={api}", f"DASHBOARD_PORT={dashboard}", "API_KEY=")
     process = make(alone, "up", *words)
@@ -189,7 +191,7 @@ def test_its_own_ports_are_not_taken(alone):
 
 
 def test_a_start_cut_short_can_be_stopped(alone):
-    """Ctrl-C while the services start: the new port is not kept, and `make down` ends them all."""
+    """After Ctrl-C during the start the new port is not saved, and `make down` ends all services."""
     make(alone, "down")
     env_values, port = (
         (alone.root / ".env").read_bytes(),

@@ -1,4 +1,4 @@
-"""The data in S3: `make up` notices that they are gone."""
+"""`make up` notices that the data in S3 are gone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def store(lab: Lab) -> Any:
 
 
 def objects(lab: Lab) -> dict[str, bytes]:
-    """Everything in the lab's bucket."""
+    """All objects in the lab's bucket."""
     client = store(lab)
     pages = client.get_paginator("list_objects_v2").paginate(Bucket="lab")
     keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
@@ -25,7 +25,7 @@ def objects(lab: Lab) -> dict[str, bytes]:
 
 
 def test_a_lost_store_is_noticed(lab):
-    """`make up` says what is gone and what to do, and is content again when it is back."""
+    """`make up` names the lost data and a remedy, and succeeds when the data are back."""
     client, before, version = store(lab), objects(lab), lab.api("GET", "/readyz")[1]["version"]
     for key in before:
         client.delete_object(Bucket="lab", Key=key)
