@@ -192,7 +192,7 @@ def test_stalled_uploads_take_only_what_they_sent(serve_kept):
 
 
 def test_the_worst_mix_stays_within_the_memory_of_the_container(serve_kept):
-    """Full-size bodies, batches, stalled uploads, long headers and unread answers at once stay within the memory limit."""
+    """Full-size bodies, batches, stalled uploads, long headers and unread answers together stay within the limit."""
     api = serve_kept(BODY_SECONDS="10")
     end = threading.Event()
     answers: list[int] = []
