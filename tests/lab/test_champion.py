@@ -63,7 +63,7 @@ def start(lab) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
 
 def check(book: Ledger, registry: Registry) -> list[ledger.AnyEntry]:
-    """Every entry continues the one before it, numbers are consecutive, and the alias is where the last entry put it."""
+    """Every entry continues the one before it, numbers are consecutive, and the alias is that of the last entry."""
     listing = book.read()
     assert listing.damaged == []
     entries = listing.entries
@@ -156,7 +156,7 @@ def old_form(model: str, at: str, decision: str, before: int | None, to: int | N
 
 
 def test_a_ledger_of_the_first_form_is_continued(lab, model):
-    """Entries of the first form are read, and the alias decides about the champion, because it was written first then."""
+    """Entries of the first form are read, and the alias decides about the champion, because it was written first."""
     book, registry = model
     for at, decision, before, to in (
         ("20261101T000000.000000Z", "promoted", None, 1),

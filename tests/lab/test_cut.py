@@ -109,7 +109,7 @@ def attempt(lab, name: str, **changes: str):
     [("MLFLOW", 0.01), ("MLFLOW", 0.3), ("MLFLOW", 0.7), ("MLFLOW", 0.97), ("MLFLOW", 0.995), ("S3", 0.1), ("S3", 0.8)],
 )
 def test_a_cut_line_leaves_no_half_made_champion(lab, sizes, service, share):
-    """The first run ends with one clear error and no half-made champion; the second leaves one version and one entry."""
+    """The first run ends with one clear error and no half-made champion; the second leaves one version and entry."""
     name = f"cut-{service.lower()}-{int(share * 1000)}"
     line = Line(int(lab.env[f"{service}_PORT"]), service == "MLFLOW", share * sizes[service])
     setting = {"MLFLOW": "MLFLOW_URL", "S3": "S3_ENDPOINT_URL"}[service]

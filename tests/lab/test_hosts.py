@@ -41,7 +41,7 @@ PATHS = {
 
 @pytest.mark.parametrize("name", sorted(PATHS))
 def test_a_foreign_host_is_refused(lab, name):
-    """A foreign host name gets 403 with a remedy on every path; both names of the loopback are accepted with any port."""
+    """A foreign host name gets 403 with a remedy on every path; both loopback names are accepted with any port."""
     port = lab.env[name]
     for path in PATHS[name]:
         for host in FOREIGN:
@@ -81,7 +81,7 @@ def test_a_foreign_origin_changes_nothing_in_mlflow(lab):
 
 
 def test_allowed_hosts_are_a_setting(lab, tmp_path):
-    """The server accepts a name in ALLOWED_HOSTS with its own pages, and `make up` refuses a value that is not a name."""
+    """The server accepts a name in ALLOWED_HOSTS with its own pages, and `make up` refuses any other value."""
     port = str(free_port(set()))
     environment = {**lab.env, "ALLOWED_HOSTS": "other,lab.example.com", "API_URL": lab.url("API_PORT")}
     command = [sys.executable, "dashboard/serve.py", f"127.0.0.1:{port}"]

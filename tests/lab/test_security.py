@@ -250,7 +250,7 @@ def _s3_command(values: dict[str, str]) -> list[str]:
 
 
 def test_s3_gives_nothing_without_a_signature(lab, unharmed):
-    """Without a signature S3 gives no object, list or key and writes nothing, also for HTML forms and unsigned tokens."""
+    """Without a signature S3 gives nothing and writes nothing, also to HTML forms and unsigned tokens."""
     paths = [
         "/",
         "/lab",

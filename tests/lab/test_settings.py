@@ -89,7 +89,7 @@ def test_up_from_a_hostile_shell(alone):
 
 
 def test_each_service_has_its_own_secrets_only(alone):
-    """Each process has its own secrets, none of another service and nothing of the shell; no command line has a secret."""
+    """Each process has its own secrets, none of another service and nothing of the shell; command lines have none."""
     secrets = {s.name: env_file.read(alone.root / ".env").get(s.name, "") for s in SETTINGS if s.secret or s.hidden}
     secrets = {name: value for name, value in secrets.items() if value}
     names = set()
