@@ -1,4 +1,4 @@
-"""The gate without services: which candidate becomes champion, what is held for a person, and why."""
+"""The gate without services: its choice of the champion, promotions that are held for a person, and the reasons."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def champion(scores: list[float], name: str = "old", fingerprint: str = "old", *
     ],
 )
 def test_the_gate(results, present, action, name, reason):
-    """Promote a first or better candidate, reject another, and say why."""
+    """The gate promotes a first or a better candidate, rejects another one, and gives the reason."""
     decision = gate.decide(results, present, CHOICE, folds=10)
     assert (decision.action, decision.candidate) == (action, name)
     assert reason in decision.reason
 
 
 def test_a_lead_below_delta_is_no_reason():
-    """Even if it is the same in nearly every fold."""
+    """A lead below `delta` does not promote a candidate, even if the lead is the same in nearly every fold."""
     slightly = [score + 0.001 + 1e-6 * i for i, score in enumerate(GOOD)]
     decision = gate.decide({"a": result("a", slightly)}, champion(GOOD), CHOICE, folds=10)
     assert decision.action == "rejected"
@@ -85,7 +85,7 @@ def test_alpha_is_shared_among_the_challengers():
 
 
 def test_a_missed_floor_of_the_champion_in_office_is_reported():
-    """Whatever becomes of the candidates."""
+    """The decision lists the floors that the champion in office misses, whether a candidate is promoted or not."""
     floors = msgspec.structs.replace(CHOICE, floors={"roc_auc": 0.95})
     decision = gate.decide({"a": result("a", GOOD)}, champion(GOOD), floors, folds=10)
     assert decision.action == "rejected"
@@ -94,7 +94,7 @@ def test_a_missed_floor_of_the_champion_in_office_is_reported():
 
 @pytest.mark.parametrize("scores", [GOOD, BETTER])
 def test_a_promotion_on_changed_data_is_held_when_there_is_a_reason(scores):
-    """Of the champion's own recipe as of another one; a person may force it. On the same data nothing is held."""
+    """With a reason the gate holds a promotion of any recipe on changed data, unless a person forces it."""
     name = "old" if scores is GOOD else "a"
     results = {name: result(name, scores, "new", data_md5="changed")}
     calls = []
@@ -113,7 +113,7 @@ def test_a_promotion_on_changed_data_is_held_when_there_is_a_reason(scores):
 
 
 def test_a_champion_that_cannot_be_compared_blocks_nothing():
-    """A person decides on the best candidate."""
+    """When the champion cannot be compared, the best candidate is held for a person."""
     present = champion(GOOD, folds={}, promises={}, fault="it cannot be fitted any more")
     decision = gate.decide({"a": result("a", GOOD)}, present, CHOICE, folds=10)
     assert (decision.action, decision.figures.holds) == ("held", ["it cannot be fitted any more"])
@@ -137,7 +137,7 @@ def entries(*kinds: tuple[type, bool]) -> list[ledger.AnyEntry]:
     ],
 )
 def test_what_was_rolled_back_stays_rolled_back(history, barred):
-    """The same recipe on the same data, until a person lets it be promoted again; on other data it may compete."""
+    """A recipe that was rolled back on these data competes again only when a person allows it, or on other data."""
     results = {"a": result("a", GOOD, data_md5="d"), "b": result("b", GOOD, data_md5="d")}
     reasons = promote._rolled_back(entries(*history), results)
     assert set(reasons) == ({"a"} if barred else set())
@@ -152,7 +152,7 @@ def test_what_was_rolled_back_stays_rolled_back(history, barred):
 
 @given(st.integers(0, 300), st.integers(1, 300), st.integers(0, 40))
 def test_errors_on_new_rows_are_judged_by_the_binomial_distribution(errors, rows, failures):
-    """Against scipy's own distributions."""
+    """The limits agree with the distributions of scipy."""
     errors = min(errors, rows)
     definition = Promise(value=0.5, low=0.0, high=1.0, method="counts", rows=700, failures=failures)
     limit = hold.upper_limit(definition)
@@ -190,7 +190,7 @@ def test_wrong_labels_among_the_new_rows_are_noticed():
 
 
 def test_a_worse_candidate_is_noticed_on_the_rows_that_both_know():
-    """Its threshold is so low that it calls too many rows positive."""
+    """A candidate with a threshold so low that too many rows are positive is held."""
     labels = (np.array(hostile.expected(ROWS)) >= 0.5).astype(int)
     (reason,) = reasons_for(labels, 100, threshold=0.0)
     assert reason.startswith("specificity on the rows that both know falls from 1.0000 to 0.0000")
@@ -204,7 +204,7 @@ def test_data_without_a_shared_row_cannot_be_compared():
 
 
 def test_an_id_that_occurs_twice_names_two_rows():
-    """Rows are matched by their id and by which occurrence of it they are."""
+    """Rows are matched by their id and by the number of earlier rows with the same id."""
     assert hold._keys(["a", "b", "a"]) == [("a", 0), ("b", 0), ("a", 1)]
 
 
@@ -219,7 +219,7 @@ def test_wrong_labels_are_held_and_real_revisions_promoted():
 
 
 def test_a_champion_with_a_hostile_recipe_runs_nothing(tmp_path, capsys):
-    """It is not compared with, and what its card names is not called."""
+    """A champion whose card names other code is not compared, and that code is not called."""
     trace = tmp_path / "called"
     change = {"estimator": "subprocess.Popen", "settings": {"args": ["touch", str(trace)]}}
     values = hostile.card_values()

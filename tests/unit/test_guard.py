@@ -1,4 +1,4 @@
-"""The guard in front of the stand-in AWS, through its real server."""
+"""The guard in front of the stand-in AWS, tested through its real server."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ ROLE = "arn:aws:iam::000000000000:role/reader"
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory) -> Iterator[Emulator]:
-    """A stand-in that has a bucket, so that a reset would show."""
+    """A running stand-in that has a bucket, so that a reset would be noticed."""
     with running(tmp_path_factory.mktemp("aws")) as emulator:
         emulator.client("s3").create_bucket(Bucket="kept")
         yield emulator
 
 
 def ask(aws: Emulator, method: str, path: str, body: bytes | str = b"", **headers: str) -> urllib3.BaseHTTPResponse:
-    """A request as it is written here; an underscore in a header's name is a hyphen."""
+    """Send a request exactly as given; an underscore in a header's name becomes a hyphen."""
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
     return urllib3.request(method, aws.url + path, body=body, headers=fields, retries=False, timeout=20)
 
@@ -70,7 +70,7 @@ def buckets(aws: Emulator) -> list[str]:
 
 
 def code(call: Any, *words: Any, **more: Any) -> str:
-    """The error that AWS answers with; empty where the call succeeds."""
+    """The error code of AWS; empty when the call succeeds."""
     try:
         call(*words, **more)
     except ClientError as error:
@@ -84,7 +84,7 @@ def credential(key_id: str, service: str = "lambda") -> str:
 
 
 def test_the_drawn_key_opens_what_the_release_needs(aws):
-    """Through boto3, in every protocol of AWS: JSON, query, XML."""
+    """boto3 with the drawn key works in every protocol of AWS: JSON, query and XML."""
     assert aws.client("sts").get_caller_identity()["Arn"] == "arn:aws:iam::000000000000:root"
     s3 = aws.client("s3")
     s3.put_object(Bucket="kept", Key="a/b c+ü", Body=b"x" * 100_000)
@@ -102,7 +102,7 @@ def test_the_drawn_key_opens_what_the_release_needs(aws):
 @pytest.mark.parametrize("path", ["/2015-03-31/functions", "/", "/?Action=CreateUser&UserName=u", "/bucket"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "GET", "OPTIONS"])
 def test_without_a_key_nothing_is_answered(aws, method, path, headers):
-    """Neither a program nor a page: what created a Lambda function once is refused."""
+    """A program or a page without a key is refused, also with a request that once created a Lambda function."""
     answer = ask(aws, method, path, FUNCTION, Content_Type="text/plain", **headers)
     assert answer.status == 403
     assert "Access-Control-Allow-Origin" not in answer.headers
@@ -112,7 +112,7 @@ def test_without_a_key_nothing_is_answered(aws, method, path, headers):
 @pytest.mark.parametrize("key_id", ["test", "", "123456789012", "000000000000", "AKIAIOSFODNN7EXAMPLE", "a b"])
 @pytest.mark.parametrize("service", ["lambda", "iam", "s3", "sts", "ecs"])
 def test_a_key_id_that_anybody_knows_is_refused(aws, key_id, service):
-    """The ones that MiniStack takes for root, in the header and in both kinds of query."""
+    """The key ids that MiniStack takes for root are refused in the header and in both kinds of query."""
     v4 = f"X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={key_id}/20261126/us-east-1/{service}/aws4_request"
     v4 += "&X-Amz-Date=20261126T000000Z&X-Amz-Expires=604800&X-Amz-SignedHeaders=host&X-Amz-Signature=0"
     v2 = f"AWSAccessKeyId={key_id}&Signature=0&Expires=9999999999"
@@ -128,7 +128,7 @@ def test_a_key_id_that_anybody_knows_is_refused(aws, key_id, service):
 
 
 def test_the_key_id_alone_is_not_enough(aws, monkeypatch):
-    """A presigned URL shows it to whoever is given one; the secret must have signed."""
+    """The secret must have signed the request, because a presigned URL shows the key id."""
     for service, operation in (("sts", "get_caller_identity"), ("s3", "list_buckets"), ("ecs", "list_clusters")):
         assert "Signature" in code(getattr(aws.client(service, secret="x" * 40), operation))
     assert ask(aws, "GET", "/", **signed(aws)).status == 200
@@ -166,7 +166,7 @@ def test_the_key_id_alone_is_not_enough(aws, monkeypatch):
     ],
 )
 def test_its_other_doors_are_closed(aws, path):
-    """MiniStack's own paths ask for no key, also not for one that is signed; the health check answers."""
+    """Paths of MiniStack that need no key are closed, also to signed requests; the health check answers."""
     for method in ("POST", "GET", "PUT"):
         assert ask(aws, method, path).status in (401, 403)
     if path.strip("/").startswith(("_", "%5f")):
@@ -178,7 +178,7 @@ def test_its_other_doors_are_closed(aws, path):
 
 @pytest.mark.parametrize("path", ["/v2/", "/v2", "/v2/_catalog", "/v2/x/manifests/1", "/v2/x/blobs/uploads/"])
 def test_the_registry_wants_a_password(aws, path):
-    """The key and its secret, or a token of ECR; not the token that MiniStack gives out everywhere, nor none."""
+    """The registry accepts the key with its secret or a token of ECR, and neither MiniStack's fixed token nor none."""
 
     def status(user: str, password: str) -> int:
         coded = base64.b64encode(f"{user}:{password}".encode()).decode()
@@ -211,7 +211,7 @@ def test_the_registry_wants_a_password(aws, path):
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "localhost.", "127.0.0.1", "[::1]"])
 def test_it_is_known_by_the_names_of_the_loopback(aws, host):
-    """In any case, with a dot at the end, with a port or none."""
+    """The loopback names are accepted in any case, with a dot at the end, and with a port or none."""
     for name in (host, f"{host}:{aws.port}"):
         assert raw(aws, f"GET /_ministack/health HTTP/1.1\nHost: {name}\nConnection: close\n\n") == [200]
 
@@ -230,14 +230,14 @@ def test_it_is_known_by_the_names_of_the_loopback(aws, host):
     ],
 )
 def test_another_host_is_refused(aws, host):
-    """A name that somebody made to resolve to 127.0.0.1 opens nothing, not even the health check."""
+    """A host name that resolves to 127.0.0.1 gets nothing, not even the health check."""
     for path in ("/_ministack/health", "/"):
         (status,) = raw(aws, f"GET {path} HTTP/1.1\nHost: {host}\nConnection: close\n\n")
         assert status in (400, 403)
 
 
 def test_what_can_be_read_in_two_ways_is_refused(aws):
-    """Two fields of one name, a signature in both places, no Host, another version of HTTP, a websocket."""
+    """Repeated headers, two signatures, no Host, another version of HTTP, and a websocket are refused."""
     good = signed(aws)
     host = f"Host: 127.0.0.1:{aws.port}\n"
     assert raw(aws, f"GET / HTTP/1.1\n{lines(good)}Connection: close\n\n") == [200]
@@ -264,7 +264,7 @@ def test_what_can_be_read_in_two_ways_is_refused(aws):
 
 
 def test_each_request_on_a_connection_is_looked_at(aws):
-    """What follows a good one is refused, and so is a body in chunks that hides a request."""
+    """A bad request after a good one on the same connection is refused, and so is one hidden in a chunked body."""
     host = f"Host: 127.0.0.1:{aws.port}\n"
     reset = f"POST /_ministack/reset HTTP/1.1\n{host}Content-Length: 0\n\n"
     assert raw(aws, f"GET / HTTP/1.1\n{lines(signed(aws))}\n{reset}") == [200, 403]
@@ -279,7 +279,7 @@ def test_each_request_on_a_connection_is_looked_at(aws):
 
 
 def test_a_page_of_another_origin_is_refused_even_with_the_key(aws):
-    """Another port of this machine is another origin; the page's own is not."""
+    """A page on another port of this machine is refused even with the key; the stand-in's own page is not."""
     own = f"http://127.0.0.1:{aws.port}"
     for origin in (
         "http://evil.example",
@@ -299,7 +299,7 @@ def test_a_page_of_another_origin_is_refused_even_with_the_key(aws):
 
 @pytest.mark.parametrize("version", [None, "s3v4"], ids=["as boto3 does", "s3v4"])
 def test_a_presigned_url_is_good_for_what_it_says(aws, version):
-    """Its method, its path, its time, S3: a form in its body, or another service's header, makes it nothing else."""
+    """A presigned URL holds for its method, path, time and S3 only, also with a form or another service's header."""
     s3 = aws.client("s3", signature_version=version)
     s3.put_object(Bucket="kept", Key="p", Body=b"there")
     get = s3.generate_presigned_url("get_object", Params={"Bucket": "kept", "Key": "p"}, ExpiresIn=3600)
@@ -323,7 +323,7 @@ def test_a_presigned_url_is_good_for_what_it_says(aws, version):
 
 
 def test_a_key_from_sts_is_let_in_and_its_policy_holds(aws):
-    """A role may do what its policy says and nothing else; without its token, or with another secret, nothing."""
+    """A role may do what its policy allows; without its token, or with another secret, it is refused."""
     iam = aws.client("iam")
     iam.create_role(RoleName="reader", AssumeRolePolicyDocument=json.dumps(TRUST))
     policy = {"Effect": "Allow", "Action": ["s3:ListAllMyBuckets", "ecr:GetAuthorizationToken"], "Resource": "*"}
@@ -341,7 +341,7 @@ def test_a_key_from_sts_is_let_in_and_its_policy_holds(aws):
 
 
 def test_the_load_balancers_name_leads_to_its_target_alone(aws):
-    """Without a key, for any path: also those that are MiniStack's own elsewhere; a foreign page stays out."""
+    """The load balancer's name needs no key and leads to its target for every path; a foreign page is refused."""
     paths = ["/predict?a=b%20c", "/health", "/_ministack/reset", "/v2/", "/oauth2/token", "/_aws/lambda-url/", "/a%2Fb"]
     with serving(b"task") as (port, requests):
         name = balance(aws, port)
@@ -361,7 +361,7 @@ def test_the_load_balancers_name_leads_to_its_target_alone(aws):
 
 
 def test_it_runs_no_code_for_root_either(aws, tmp_path):
-    """A stack brings a function and calls it: CloudFormation goes around the list of services, yet nothing is run."""
+    """A stack that creates and calls a function runs no code, although CloudFormation ignores the list of services."""
     mark = tmp_path / "ran"
     code_ = f"def handler(event, context):\n    open({str(mark)!r}, 'w').close()\n"
     function = {
@@ -390,7 +390,7 @@ def test_it_runs_no_code_for_root_either(aws, tmp_path):
 
 @pytest.mark.parametrize("key_id", ["", "test", "123456789012", "short", "with spaces in it 1234"])
 def test_it_does_not_start_with_a_key_that_can_be_guessed(tmp_path, key_id):
-    """It says what to do."""
+    """The stand-in does not start with a weak key, and the message has a remedy."""
     known = environment(Emulator(1), tmp_path) | {"AWS_ACCESS_KEY_ID": key_id}
     command = [sys.executable, "-m", "localstack"]
     process = subprocess.run(command, cwd=ROOT, env=known, capture_output=True, text=True, timeout=60, check=False)

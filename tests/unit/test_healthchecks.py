@@ -1,4 +1,4 @@
-"""The healthchecks of images that cannot be pulled here, as compose.yaml has them, against a server that answers."""
+"""The health checks in compose.yaml of images that cannot be pulled here, run against a server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def healthy(name: str, port: int) -> bool:
 @pytest.mark.parametrize("name", CHECKS)
 @pytest.mark.parametrize("status", [200, 503])
 def test_a_service_is_well_when_its_status_is_200(name, status):
-    """At the address it answers on, whatever the answer says besides."""
+    """A check succeeds when the service answers 200 at its address, whatever the body says."""
     paths = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -54,7 +54,7 @@ def test_a_service_is_well_when_its_status_is_200(name, status):
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_a_service_that_does_not_listen_is_not_well(name):
-    """Nor one that closes the connection without a word."""
+    """A check fails when nothing listens, or when the connection is closed without an answer."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         threading.Thread(target=lambda: server.accept()[0].close(), daemon=True).start()
@@ -63,7 +63,7 @@ def test_a_service_that_does_not_listen_is_not_well(name):
 
 
 def test_filebeats_check_asks_where_it_answers():
-    """At the host and port of filebeat.yml."""
+    """Filebeat's check asks at the host and port of filebeat.yml."""
     config = yaml.safe_load((ROOT / "services" / "filebeat" / "filebeat.yml").read_text())
     assert config["http.enabled"] is True
     words = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["filebeat"]["healthcheck"]["test"]

@@ -18,7 +18,7 @@ OURS = allowed_hosts("lab.example.com")
 
 
 def ask(*headers: tuple[str, str], kind: str = "http") -> list[dict]:
-    """What a guard with one host of its own sends; an empty list when it passes the request on."""
+    """The messages of a guard with one host; an empty list when the guard passes the request on."""
     messages: list[dict] = []
 
     async def app(scope, receive, send):
@@ -36,7 +36,7 @@ def ask(*headers: tuple[str, str], kind: str = "http") -> list[dict]:
 
 
 def refused(*headers: tuple[str, str]) -> bool:
-    """Whether it refuses, which it must do alike for HTTP and a WebSocket."""
+    """Whether the guard refuses; it must decide in the same way for HTTP and a WebSocket."""
     http, websocket = ask(*headers), ask(*headers, kind="websocket")
     assert [message.get("status") for message in http] in ([], [403, None])
     assert [message["type"] for message in websocket] in ([], ["websocket.close"])
@@ -46,7 +46,7 @@ def refused(*headers: tuple[str, str]) -> bool:
 
 @given(st.one_of(st.text("abl.:[]@/127?# -\n", max_size=20), st.sampled_from(sorted(OURS))), st.integers(0, 99_999))
 def test_a_host_is_let_in_by_its_name_alone(name, port):
-    """With any port or none; whatever else is in the header is no name."""
+    """The name in Host is accepted with any port or none; other text in the header is refused."""
     assert refused(("host", name)) == (host_name(name) not in OURS)
     if name in OURS:
         assert not refused(("host", f"{name}:{port}"))
@@ -55,7 +55,7 @@ def test_a_host_is_let_in_by_its_name_alone(name, port):
 
 
 def test_an_answer_may_be_framed_by_its_own_pages_only():
-    """The header comes beside those of the application."""
+    """The guard adds the header against foreign frames to those of the application."""
     messages: list[dict] = []
 
     async def app(scope, receive, send):
@@ -70,7 +70,7 @@ def test_an_answer_may_be_framed_by_its_own_pages_only():
 
 
 def test_exactly_one_host_is_wanted():
-    """None, and one beside another, are refused."""
+    """A request with no Host, or with two, is refused."""
     assert refused()
     assert refused(("host", "localhost"), ("host", "localhost"))
 
@@ -92,12 +92,12 @@ def test_exactly_one_host_is_wanted():
     ],
 )
 def test_an_origin_is_the_services_own(host, origin, own):
-    """The same as Host, port included, or a name from ALLOWED_HOSTS."""
+    """Origin must equal Host, port included, or be a name in ALLOWED_HOSTS."""
     assert refused(("host", host), ("origin", origin)) == (not own)
 
 
 def test_what_is_no_host_name_is_refused_with_a_remedy():
-    """A scheme, a port, a wildcard, blanks within; case, blanks around and empty parts do not matter."""
+    """ALLOWED_HOSTS refuses schemes, ports, wildcards and inner blanks; case, outer blanks and empty parts are fine."""
     assert allowed_hosts("") == allowed_hosts(" , ") == LOOPBACK
     assert allowed_hosts(" Lab.Example.com, ,api,") == LOOPBACK | {"lab.example.com", "api"}
     for value in ("http://lab.example.com", "lab.example.com:80", "*", "*.example.com", "a b", "[::1"):
@@ -108,7 +108,7 @@ def test_what_is_no_host_name_is_refused_with_a_remedy():
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may act as another user")
 def test_another_users_file_in_the_place_of_a_socket_is_named(tmp_path):
-    """Before the start, with the port to change; one's own file, left by a killed server, is none."""
+    """The error comes before the start and names the port to change; a file of the same user is no error."""
     values = settings.load({"S3_FILER_PORT": "53217"})
     path = "/tmp/seaweedfs-filer-grpc-63217.sock"  # noqa: S108
     with open(path, "x"):  # noqa: PTH123

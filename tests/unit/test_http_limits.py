@@ -1,4 +1,4 @@
-"""An answer that is too large or never ends is given up, whoever sends it."""
+"""A client of `lab.http` gives up an answer that is too large or never ends."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def url() -> Iterator[str]:
 
 @pytest.mark.parametrize("path", ["/announced", "/chunked", "/unannounced"])
 def test_no_more_is_read_than_was_asked_for(url, path):
-    """However the length is told."""
+    """The limit holds for every way in which an answer states its length."""
     with pytest.raises(http.TooLargeError, match="more than 1 MB"):
         http.request("GET", url + path, most=2**20)
 
 
 def test_an_answer_that_trickles_is_given_up(url, monkeypatch):
-    """Each wait is short, all of them together are not."""
+    """Many short waits are given up when together they exceed the limit."""
     monkeypatch.setattr(http, "WHOLE_SECONDS", 1.0)
     start = time.monotonic()
     with pytest.raises(http.UnreachableError, match="took more than 1 s"):

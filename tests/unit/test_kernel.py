@@ -1,4 +1,4 @@
-"""The kernel: settings, the problem, the card, and that files which must agree do."""
+"""The kernel: settings, the problem, the card, and files that must agree."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_port_that_is_none_names_the_setting(env_file, value):
 
 
 def test_env_example_is_the_table():
-    """.env.example says what the table says."""
+    """.env.example has the settings of the table."""
     assert (ROOT / ".env.example").read_text() == settings.example()
 
 
@@ -92,27 +92,27 @@ def test_a_fault_in_params_is_named(old, new, message):
 
 
 def test_a_missing_params_file_says_so(tmp_path):
-    """PARAMS that names nothing is one clear message."""
+    """A path in PARAMS without a file is one clear message."""
     with pytest.raises(LabError, match="No such file"):
         problem.load(tmp_path / "params.yaml")
 
 
 def test_another_table_has_the_same_pipeline():
-    """Its dvc.yaml is the lab's own with other vars."""
+    """The dvc.yaml of another table is the lab's own with other variables."""
     ours = msgspec.yaml.decode((ROOT / "dvc.yaml").read_bytes())
     theirs = msgspec.yaml.decode(pipeline.definition(ROOT / "examples" / "crabs"))
     assert theirs == {**ours, "vars": [{"root": "../..", "here": "examples/crabs/"}]}
 
 
 def test_what_dvc_tracks_must_be_stated():
-    """DVC fails on a parameter that is not in the file, so none that it tracks has a default."""
+    """DVC fails on a parameter that is not in the file, so no tracked parameter has a default."""
     stages = msgspec.yaml.decode((ROOT / "dvc.yaml").read_bytes())["stages"]
     tracked = {key for stage in stages.values() for keys in stage["params"][0].values() for key in keys}
     assert tracked <= {field.encode_name for field in msgspec.structs.fields(problem.Problem) if field.required}
 
 
 def test_the_code_hash_covers_what_dvc_watches():
-    """The code that a fingerprint covers is what the stage `train` depends on."""
+    """The code in a fingerprint is the code on which the stage `train` depends."""
     stages = msgspec.yaml.decode((ROOT / "dvc.yaml").read_bytes())["stages"]
     assert [place for place in stages["train"]["deps"] if "here" not in place] == list(CODE)
 
@@ -145,7 +145,7 @@ def imported(module: str) -> set[str]:
 
 
 def test_the_code_hash_covers_all_that_shapes_a_model():
-    """Whatever the training imports is in the hash, or is known to shape nothing; a plot, say, is neither."""
+    """Every module that the training imports is in the hash, or is listed as one that shapes no model."""
     reached, waiting = {"trainer/ingest.py", "trainer/train.py"}, ["trainer/ingest.py", "trainer/train.py"]
     while waiting:
         further = imported(waiting.pop()) - reached
@@ -156,7 +156,7 @@ def test_the_code_hash_covers_all_that_shapes_a_model():
 
 
 def test_the_fingerprint_covers_the_versions_of_what_shapes_a_model(monkeypatch):
-    """Another scikit-learn makes other models; another floor of the gate does not."""
+    """Another version of scikit-learn changes the fingerprint; another floor of the gate does not."""
     definition = problem.load(ROOT / "params.yaml")
     candidate = next(iter(definition.candidates.values()))
     before = lineage.fingerprint(definition, candidate, "md5")
@@ -168,7 +168,7 @@ def test_the_fingerprint_covers_the_versions_of_what_shapes_a_model(monkeypatch)
 
 
 def test_a_port_in_use_names_its_holder(monkeypatch):
-    """The culprit and the remedy are in the message."""
+    """The message names the program that holds the port, and a remedy."""
     import socket
 
     with socket.socket() as holder:
@@ -190,13 +190,13 @@ def test_no_git_says_to_install_it(monkeypatch):
 
 @pytest.mark.parametrize("text", [b"", b"{}", b"[" * 10_000, b'{"schema_version": 1}', b"\xff"])
 def test_what_is_no_card_is_refused(text):
-    """Nothing but a whole card is read as one."""
+    """Only a complete card is accepted."""
     with pytest.raises(LabError, match="not valid"):
         card.decode(text)
 
 
 def test_a_full_disk_says_so(tmp_path):
-    """A write that finds no room, by the kernel's own word, ends a command with one message."""
+    """A write on a full disk ends a command with one message."""
     shutil.copytree(ROOT / "data" / "source", tmp_path / "data" / "source")
     params = tmp_path / "params.yaml"
     params.write_text(PARAMS)
@@ -211,7 +211,7 @@ def test_a_full_disk_says_so(tmp_path):
 
 
 def test_too_little_room_is_said_before_anything_starts(monkeypatch):
-    """Disk and memory: how much there is, how much is needed."""
+    """The message about disk or memory has the available and the needed amount."""
     monkeypatch.setattr(preflight, "DISK_MB", 10**9)
     with pytest.raises(LabError, match="MB are free on the disk"):
         preflight._check_room()
@@ -222,7 +222,7 @@ def test_too_little_room_is_said_before_anything_starts(monkeypatch):
 
 
 def test_a_read_only_folder_says_so(tmp_path, monkeypatch, capsys):
-    """The folder and what to do are in the message."""
+    """The message has the folder and a remedy."""
     tmp_path.chmod(0o555)
     monkeypatch.setattr(preflight, "STATE", tmp_path / ".lab")
     root = os.geteuid() == 0

@@ -1,4 +1,4 @@
-"""The processes' logs: together they are bounded, and their end is shown also when one was begun a moment ago."""
+"""The logs of all processes together are bounded, and their end is shown also after a rotation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST = 150 * 2**20
 
 
 def test_all_logs_together_have_at_most_150_mb():
-    """Those of every program and supervisord's own, with the older ones that are kept."""
+    """The limit holds for the logs of all programs and of supervisord, with the older files that are kept."""
     text = (ROOT / "services" / "supervisord.conf").read_text()
     own = {key: re.search(rf"^logfile_{key}=(.*)$", text, re.M)[1] for key in ("maxbytes", "backups")}
     whole = byte_size(own["maxbytes"]) * (1 + int(own["backups"]))
@@ -29,7 +29,7 @@ def test_all_logs_together_have_at_most_150_mb():
 
 
 def test_no_service_writes_a_log_elsewhere():
-    """SeaweedFS alone would: up to 9 GB in the system's temporary folder."""
+    """No service writes a log elsewhere; SeaweedFS would write up to 9 GB to the temporary folder."""
     assert "-logtostderr=true" in programs()["s3"]["command"].split(" mini ")[0]
 
 
@@ -37,7 +37,7 @@ def test_no_service_writes_a_log_elsewhere():
     ("new", "old", "expectation"), [(20, 5, "n5 … n19"), (2, 20, "o7 … o19 n0 n1"), (0, 0, "(no log yet)")]
 )
 def test_the_end_of_a_log_that_was_begun_anew(tmp_path, monkeypatch, new, old, expectation):
-    """It goes back into the file before."""
+    """The end of a short log continues in the older file."""
     monkeypatch.setattr(supervisor, "LOGS", tmp_path)
     for name, letter, lines in (("api.log", "n", new), ("api.log.1", "o", old)):
         if lines:

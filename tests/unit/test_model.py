@@ -1,4 +1,4 @@
-"""What the API serves: only a package whose schema, hash and self-test hold."""
+"""The API serves only a package whose schema, hash and self-test are right."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def load(described: dict[str, Any], onnx: bytes) -> model.Model:
 
 
 def test_a_sound_package_is_loaded(package):
-    """Its probabilities are those of the trainer."""
+    """The probabilities of a loaded package are those of the trainer."""
     served = load(*package)
     scores = served.probabilities(X.astype(np.float32))
     assert np.abs(np.array(scores) - predict(package[1], X)).max() < 1e-7
@@ -39,14 +39,14 @@ def test_a_sound_package_is_loaded(package):
     ],
 )
 def test_an_unsound_package_is_refused(package, change, message):
-    """The hash, the schema and the reference rows are each held."""
+    """A package with a wrong hash, schema or reference row is refused."""
     described, onnx = package
     with pytest.raises(LabError, match=message):
         load({**described, **change}, onnx)
 
 
 def test_a_model_that_is_no_onnx_is_refused(package):
-    """Even with the right hash."""
+    """A file that is not ONNX is refused, even with the right hash."""
     described, _ = package
     for rubbish in (b"", b"pickle"):
         with pytest.raises(LabError, match=r"not an ONNX file|not in the standard encoding"):
@@ -54,7 +54,7 @@ def test_a_model_that_is_no_onnx_is_refused(package):
 
 
 def test_a_package_of_the_first_release_is_served():
-    """Written by its trainer on 26 November 2026, byte for byte: what is refused was never written by the lab."""
+    """A package that the trainer wrote on 26 November 2026 is served, byte for byte as it was."""
     folder = Path(__file__).parent / "schema-1"
     card, onnx = (folder / "card.json").read_bytes(), (folder / "model.onnx").read_bytes()
     served = model.load("breast-cancer-wisconsin", 1, card, onnx)

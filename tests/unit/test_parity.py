@@ -1,4 +1,4 @@
-"""services/supervisord.conf and compose.yaml are the same lab: services, ports, environment, commands."""
+"""services/supervisord.conf and compose.yaml describe the same lab: services, ports, environment, commands."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def process_environment(program: Any) -> dict[str, str]:
 
 
 def container_environment(service: dict[str, Any]) -> dict[str, str]:
-    """What the image sets and what compose.yaml sets over it."""
+    """The variables of the image, and those of compose.yaml over them."""
     dockerfile = service.get("build", {}).get("dockerfile")
     text = (ROOT / dockerfile).read_text().replace("\\\n", " ") if dockerfile else ""
     last = text.rpartition("\nFROM ")[2]
@@ -62,7 +62,7 @@ def container_environment(service: dict[str, Any]) -> dict[str, str]:
 
 
 def test_the_same_services():
-    """Each process is a container, and what is more is said to be."""
+    """Each process is also a container, and each further container is listed with a reason."""
     elastic = {name for name, service in compose().items() if "elastic" in service.get("profiles", [])}
     assert programs().keys() == {service.name for service in SERVICES}
     assert compose().keys() - elastic - MORE.keys() == programs().keys()
@@ -70,7 +70,7 @@ def test_the_same_services():
 
 
 def test_the_same_ports():
-    """At 127.0.0.1 only, each by its setting; what the table of services says is published, and nothing else."""
+    """The ports of the table of services are published on 127.0.0.1, each by its setting, and no others."""
     published = {}
     for name, service in compose().items():
         for port in service.get("ports", []):
@@ -85,7 +85,7 @@ def test_the_same_ports():
 
 @pytest.mark.parametrize("name", sorted(programs()))
 def test_the_same_environment(name):
-    """The same names; and the same values, but for addresses, paths and secrets."""
+    """The variables have the same names, and the same values except for addresses, paths and secrets."""
     container, here = container_environment(compose()[name]), process_environment(programs()[name])
     only = ONLY_CONTAINERS.get(name, set())
     assert container.keys() - IMAGE_ONLY - only == here.keys() - IMAGE_ONLY - ONLY_PROCESSES.get(name, set())
@@ -97,7 +97,7 @@ def test_the_same_environment(name):
 
 @pytest.mark.parametrize("name", ["api", "dashboard", "mlflow"])
 def test_the_same_command(name):
-    """But for the address, the port and who starts it."""
+    """The commands are the same, except for the address, the port and the program that starts them."""
     service, program = compose()[name], programs()[name]
     text = (ROOT / service["build"]["dockerfile"]).read_text()
     words = re.findall(r'"((?:[^"\\]|\\.)*)"', re.findall(r"^CMD (\[.*\])$", text, re.M)[-1])
@@ -112,7 +112,7 @@ def test_the_same_command(name):
 
 
 def test_every_container_is_confined():
-    """What the house rules ask of all of them."""
+    """Every container has the limits of the house rules."""
     for name, service in compose().items():
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
@@ -128,7 +128,7 @@ def test_every_container_is_confined():
 
 @pytest.mark.parametrize("name", [name for name in compose() if "elastic" in compose()[name].get("profiles", [])])
 def test_what_a_configuration_asks_for_is_given(name):
-    """Every file that is mounted exists; every variable in it is set; every host in it is a service there."""
+    """Every mounted file exists, every variable is set, and every host is a service of compose.yaml."""
     service = compose()[name]
     for volume in service.get("volumes", []):
         source = volume.partition(":")[0]
@@ -144,14 +144,14 @@ def test_what_a_configuration_asks_for_is_given(name):
 
 
 def test_kibana_sizes_its_own_heap():
-    """By its limit, of which it takes three quarters; half a gigabyte less and it dies in use."""
+    """Kibana uses three quarters of its limit, and would crash with half a gigabyte less."""
     kibana = compose()["kibana"]
     assert kibana["mem_limit"] == "2g"
     assert "NODE_OPTIONS" not in kibana["environment"]
 
 
 def test_elastic_has_five_minutes_to_start():
-    """Its healthchecks count no failure before; the others' figures stay as they are."""
+    """The health checks of the Elastic services count no failure in the first five minutes."""
     for name, service in compose().items():
         check = service.get("healthcheck", {})
         assert "elastic" not in service.get("profiles", []) or not check or check["start_period"] == "300s", name
@@ -159,7 +159,7 @@ def test_elastic_has_five_minutes_to_start():
 
 
 def test_what_is_mounted_from_the_host_may_be_read_under_selinux():
-    """z on every file of this clone, read-only but for the pipeline's work; never on a socket or a device."""
+    """Mounts of this clone have the option z and are read-only, except the pipeline's; sockets have no z."""
     for name, service in compose().items():
         for volume in service.get("volumes", []):
             source, _, options = [*volume.split(":"), ""][:3]
@@ -174,6 +174,6 @@ def test_what_is_mounted_from_the_host_may_be_read_under_selinux():
 
 
 def test_an_image_that_runs_by_itself_has_as_many_workers_as_the_lab():
-    """A Dockerfile cannot read the table of settings, so the number stands in both."""
+    """The image's number of workers is the table's default; a Dockerfile cannot read the table."""
     (count,) = re.findall(r"\bAPI_WORKERS=(\d+)", (ROOT / "api" / "Dockerfile").read_text())
     assert int(count) == Settings().api_workers

@@ -25,7 +25,7 @@ QUICK = replace(CANCER, evaluation=replace(CANCER.evaluation, repeats=1, folds=5
 @given(st.data())
 @settings(max_examples=100, deadline=None)
 def test_the_threshold_is_the_highest_that_misses_no_more(data):
-    """It misses at most as many as are allowed; the next distinct probability above it misses more."""
+    """The threshold misses at most the allowed number of positives, and the next higher probability would miss more."""
     rows = data.draw(st.integers(2, 60))
     truth = data.draw(arrays(np.int64, rows, elements=st.integers(0, 1)).filter(lambda y: 0 < y.sum() < len(y)))
     score = data.draw(arrays(np.float64, rows, elements=st.integers(0, 20).map(lambda v: v / 20)))
@@ -58,7 +58,7 @@ def test_a_further_positive_is_found_as_often_as_promised():
 
 @given(st.integers(1, 5_000), st.floats(0.5, 1))
 def test_a_recall_is_refused_exactly_where_the_rows_cannot_promise_it(positives, recall):
-    """And the error names a recall that they can promise."""
+    """The error names a recall that the rows can promise."""
     try:
         threshold.check_recall(positives, recall)
     except LabError as error:
@@ -84,7 +84,7 @@ def test_the_interval_of_a_share_is_scipys(rows, data):
 
 
 def test_promises_are_counts_of_distinct_rows():
-    """The median over the repeats, rounded up; F1 from the sums (Forman and Scholz 2010)."""
+    """A promise is the median over the repeats, rounded up; F1 comes from the sums (Forman and Scholz 2010)."""
     repeats = [Counts(48, 5, 95, 2), Counts(47, 4, 96, 3), Counts(49, 6, 94, 1), Counts(47, 5, 95, 3)]
     folds = {metric: [0.9, 0.95] for metric in ("recall", "specificity", "precision", "f1", "accuracy", "roc_auc")}
     figures = promise.promises(folds, repeats, rows=150, count=10)
@@ -127,7 +127,7 @@ def psi(expected: np.ndarray, observed: np.ndarray) -> float:
 
 @pytest.mark.parametrize("name", list(CANCER.candidates))
 def test_the_reference_of_the_score_agrees_with_the_scores_it_is_made_of(tmp_path, name):
-    """Also as the API gives them, in float32, whose rounding once moved one neighbour in five into the next bin."""
+    """The reference also agrees with float32 scores, whose rounding once moved a fifth to the next bin."""
     data = evaluate.table(CANCER, typed(tmp_path, CANCER))
     oof = evaluate.evaluate(QUICK, {name: CANCER.candidates[name]}, data)[name].oof[0]
     histogram = reference.score_histogram(oof)
@@ -151,7 +151,7 @@ def test_the_threshold_comes_from_one_grid_point(tmp_path):
 
 
 def test_calibration_is_that_of_the_logits():
-    """Probabilities that are right have slope 1 and intercept 0; doubled logits have slope one half."""
+    """True probabilities have slope 1 and intercept 0, and doubled logits have slope one half."""
     rng = np.random.default_rng(0)
     logit = rng.normal(0, 2, 40_000)
     truth = (rng.random(len(logit)) < 1 / (1 + np.exp(-logit))).astype(np.int64)

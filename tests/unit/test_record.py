@@ -31,7 +31,7 @@ def features(draw) -> Feature:
 
 @given(features(), VALUES)
 def test_a_value_without_fault_is_one_that_msgspec_takes_and_no_other(feature, value):
-    """The words for a person and the type on the way of every prediction give the same verdict."""
+    """The words for a person and the msgspec type for decoding give the same verdict."""
     kind, *default = record.value_field(feature)
     try:
         # msgspec takes 2.0 for no whole number; the codec then reads the record anew, as a person would.
@@ -46,14 +46,14 @@ def test_a_value_without_fault_is_one_that_msgspec_takes_and_no_other(feature, v
 
 @given(features())
 def test_the_schema_has_the_bounds(feature):
-    """OpenAPI names the same bounds, and null where a value may be missing."""
+    """The JSON Schema has the same bounds, and null where a value may be missing."""
     schema = record.json_schema(feature)
     assert (schema["minimum"], schema["maximum"]) == (feature.min, feature.max)
     assert ("null" in schema["type"]) == feature.nullable
 
 
 def test_missing_is_told_from_out_of_bounds_and_from_not_whole():
-    """The reasons as the API gives them."""
+    """Each kind of fault has the reason that the API gives."""
     feature = Feature(name="x", label="x", type="integer", min=1, max=10, nullable=False)
     reasons = [record.value_fault(feature, value) for value in (None, "1", True, 11, 1.5, 2)]
     assert reasons == [

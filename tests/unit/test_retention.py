@@ -1,4 +1,4 @@
-"""Which event files are deleted: closed ones that no reader needs, oldest first, and no more than has to be."""
+"""Closed event files that no reader needs are deleted, oldest first, and no more of them than the limits demand."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def roomy(monkeypatch):
 
 
 def make(folder: Path, number: int, days: float = 0, size: int = 0) -> Path:
-    """A file as a writer leaves it, `days` after its last event."""
+    """Write a file as a writer leaves it, `days` after its last event."""
     path = folder / f"api-20260101T000000.{number:06}-7.ndjson"
     path.touch()
     os.truncate(path, size)
@@ -44,7 +44,7 @@ def names(folder: Path) -> set[str]:
 
 
 def test_the_defaults_are_those_of_the_settings():
-    """So that an image that runs by itself deletes what the lab would."""
+    """An image that runs by itself deletes the same files as the lab."""
     definition = {setting.name: setting.default for setting in SETTINGS}
     assert Retention() == Retention(float(definition["EVENTS_DAYS"]), float(definition["EVENTS_MB"]))
 
@@ -56,7 +56,7 @@ FILE = st.tuples(st.integers(0, 200), st.integers(0, 400), st.booleans(), st.boo
 @given(st.lists(FILE, max_size=12, unique_by=lambda file: file[0]), st.integers(1, 200), st.integers(0, 1500))
 @example([(3, 5, False, True), (2, 5, True, False), (1, 5, False, False)], 90, 7)
 def test_no_file_goes_that_may_stay_and_none_stays_that_must_go(files, days, limit):
-    """For any ages, sizes, open files and a reader's checkpoint."""
+    """The rule holds for any ages, sizes, open files and checkpoints of a reader."""
     with tempfile.TemporaryDirectory() as name:
         folder, handles = Path(name), []
         paths = [make(folder, number, age + 0.5, size) for number, (age, size, _, _) in enumerate(files)]
@@ -96,7 +96,7 @@ sys.stdin.read()
 
 
 def test_an_idle_writer_keeps_its_file_until_it_is_killed(tmp_path):
-    """However old the file is, and however the writer ends."""
+    """An open file is kept whatever its age, until its writer ends in any way."""
     with subprocess.Popen(
         [sys.executable, "-c", IDLE, str(tmp_path)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as idle:
@@ -116,7 +116,9 @@ def test_an_idle_writer_keeps_its_file_until_it_is_killed(tmp_path):
 
 @pytest.mark.parametrize("text", [b"\xff\xfe", b"api-1.ndjson\nsomething else\n", None, b""])
 def test_a_checkpoint_that_cannot_be_read_keeps_everything(tmp_path, caplog, text):
-    """Bytes that are no text, a line that names no event file, a folder, nothing; and it is logged."""
+    """With a checkpoint that is not text, names no event file, is a folder or is empty, every file stays, with a log
+    line.
+    """
     old = make(tmp_path, 1, days=100)
     checkpoint = tmp_path / "monitor.checkpoint"
     checkpoint.mkdir() if text is None else checkpoint.write_bytes(text)
@@ -144,7 +146,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
 
 
 def test_the_oldest_go_before_the_disk_is_full(small_disk, monkeypatch):
-    """A twentieth of a small disk stays free; what a reader needs stays even then."""
+    """A twentieth of a small disk stays free, except for files that a reader needs."""
     monkeypatch.setattr(retention, "FREE", 2**30)
     for number in range(19):
         make(small_disk, number, days=20 - number).write_bytes(bytes(2**20))
@@ -180,7 +182,7 @@ def start_writers(folder: Path, limit: int, size: int) -> list[subprocess.Popen]
 
 
 def test_writers_that_delete_at_once_do_not_harm_each_other(tmp_path):
-    """None fails, every file is whole, the last event is there, and the limit holds."""
+    """No writer fails, every file is whole, the last event exists, and the limit holds."""
     for writer in start_writers(tmp_path, limit=20_000, size=200_000):
         assert writer.wait(120) == 0
     remainder = ids(tmp_path)
@@ -191,7 +193,7 @@ def test_writers_that_delete_at_once_do_not_harm_each_other(tmp_path):
 
 
 def test_a_reader_with_a_checkpoint_sees_every_event(tmp_path):
-    """While four writers delete whatever they may: no event goes before the reader has it."""
+    """While four writers delete files, no event is deleted before the reader has it."""
     checkpoint, numbers, offsets, finished_files = tmp_path / "reader.checkpoint", set(), {}, set()
     checkpoint.touch()
     writers = start_writers(tmp_path, limit=5_000, size=0)

@@ -1,4 +1,4 @@
-"""Which values count, what is refused before anything starts, and which container is told which secret."""
+"""The sources of settings, wrong settings that are refused before a start, and the secrets of each container."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_an_empty_value_is_the_tables(env_file):
     ],
 )
 def test_a_value_that_nothing_starts_with(fresh_settings, name, value):
-    """It is refused by the setting's name, and a secret is not shown."""
+    """A wrong value is refused with the setting's name, and a secret is not shown."""
     with pytest.raises(LabError, match=name) as caught:
         with_(fresh_settings, **{name: value})
     if name.endswith("KEY"):
@@ -111,7 +111,7 @@ def test_a_value_that_nothing_starts_with(fresh_settings, name, value):
 
 
 def test_a_setting_that_cannot_be_used_can_be_replaced_and_does_not_keep_the_lab_running(env_file, fresh_settings):
-    """The command line wins over a wrong value in `.env`, and `make down` needs no value but the project's name."""
+    """The command line replaces a wrong value in `.env`, and `make down` works with the wrong value."""
     settings.remember(settings.draw(settings.load({})) | {"API_PORT": "high", "COMPOSE_PROJECT_NAME": "mine"})
     with pytest.raises(LabError, match=r"API_PORT is 'high'; it must be a whole number from 1 to 65535"):
         settings.load({})
@@ -122,7 +122,7 @@ def test_a_setting_that_cannot_be_used_can_be_replaced_and_does_not_keep_the_lab
 
 
 def test_settings_are_not_shown(fresh_settings):
-    """Neither in a traceback nor in the report of a failed test."""
+    """The text form of the settings has no values, so no traceback and no test report shows a secret."""
     assert repr(fresh_settings) == "Settings(…)"
 
 
@@ -138,7 +138,7 @@ def test_the_texts_of_the_settings_mean_the_settings(fresh_settings):
 
 @pytest.mark.parametrize("bucket", ["lab", "a.b-c", "0" * 63])
 def test_values_that_are_right(fresh_settings, bucket):
-    """The defaults with fresh secrets, and whatever S3 takes for a bucket."""
+    """The defaults with fresh secrets, and every bucket name that S3 allows, are accepted."""
     key = "any 'printable' \"ASCII\" $value"
     url = "https://mlflow.example:8443/x"
     result = with_(fresh_settings, S3_BUCKET=bucket, API_KEY=key, MLFLOW_URL=url)
@@ -154,7 +154,7 @@ def test_values_that_are_right(fresh_settings, bucket):
     ],
 )
 def test_two_ports_of_one_service(fresh_settings, services, one, other):
-    """They clash like those of two services."""
+    """Two equal ports of one service are an error, as are those of two services."""
     with pytest.raises(LabError, match="both need port") as caught:
         preflight.check_ports(with_(fresh_settings, **{one: "12000", other: "12000"}), services)
     assert {one, other} <= set(caught.value.message.split())
@@ -162,7 +162,7 @@ def test_two_ports_of_one_service(fresh_settings, services, one, other):
 
 @pytest.mark.parametrize("offset", [0, GRPC_OFFSET])
 def test_the_advice_for_a_taken_port_can_be_followed(fresh_settings, offset):
-    """Whichever of S3's two ports is taken: the port in the advice is near, and with it the check passes."""
+    """When one of S3's two ports is taken, the port in the advice is near, and the check passes with it."""
     ports_in_use: set[int] = set()
     ports = {s.name: str(free_port(ports_in_use)) for s in SETTINGS if s.port}
     mine = with_(fresh_settings, **ports)
@@ -179,7 +179,7 @@ def test_the_advice_for_a_taken_port_can_be_followed(fresh_settings, offset):
 
 
 def test_advice_at_the_end_of_the_range(fresh_settings):
-    """No port above 65535 is named, and not the one that is taken."""
+    """The advice names neither a port above 65535 nor the taken one."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
@@ -196,7 +196,7 @@ def _services() -> dict:
 
 
 def test_each_container_has_its_own_secrets_only():
-    """The secrets that compose.yaml gives a container are those that it needs."""
+    """compose.yaml gives each container the secrets that it needs and no others."""
     secret = {setting.name for setting in SETTINGS if setting.secret or setting.hidden}
     for name, service in _services().items():
         assert not service.get("env_file"), name
@@ -205,7 +205,7 @@ def test_each_container_has_its_own_secrets_only():
 
 
 def test_compose_asks_the_shell_for_nothing(monkeypatch, fresh_settings):
-    """Every variable in compose.yaml has the lab's value, whatever the shell holds under that name."""
+    """Every variable in compose.yaml has the value of the lab, also when the shell has another one."""
     monkeypatch.setattr(docker_preflight, "_info", lambda _form: "")
     names = set(re.findall(r"\$\{(\w+)", (ROOT / "compose.yaml").read_text()))
     for name in names - {"DOCKER_GID"}:

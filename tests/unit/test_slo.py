@@ -1,4 +1,4 @@
-"""The limits of a load test, and what breaks them."""
+"""The limits of a load test, and the figures that break them."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ def seen(failures: int = 0, p99: float = 10, exceptions: int = 0, feedback: int 
     ],
 )
 def test_every_broken_limit_is_said(run, message):
-    """And no other: a tenth of a percent may fail."""
+    """Every broken limit is reported and no other; a tenth of a percent of the requests may fail."""
     violations = slo.faults(LIMITS, run)
     assert len(violations) == len(message)
     assert all(part in fault for part, fault in zip(message, violations, strict=True))
 
 
 def test_the_limits_of_the_repository_are_read():
-    """Those that the issue asks for: at most 0.1 % may fail."""
+    """loadtests/slo.yaml is valid, and at most 0.1 % of the requests may fail."""
     assert slo.read().failed_share == 0.001
     assert "/predict" in slo.read().p99_ms
 
 
 @pytest.mark.parametrize("text", ["failed_share: 2\np99_ms: {/predict: 1}", "failed_share: 0.1", "p99: 1", "- 1"])
 def test_a_wrong_file_says_where(tmp_path, text):
-    """The place in the file, and what to do."""
+    """The message has the place in the file and a remedy."""
     (tmp_path / "slo.yaml").write_text(text)
     with pytest.raises(LabError) as error:
         slo.read(tmp_path / "slo.yaml")

@@ -1,4 +1,4 @@
-"""params.yaml means the same to the lab and to DVC, and what is written is read back."""
+"""params.yaml has the same meaning for the lab and for DVC, and written values are read back."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ PLAIN = [
 
 @pytest.mark.parametrize("word", PLAIN)
 def test_a_word_means_what_dvc_takes_it_for(word):
-    """PyYAML by itself reads 1e5 as text, 010 as 8 and no as false, and DVC, which tracks the parameters, does not."""
+    """1e5, 010 and no have DVC's meaning, although PyYAML by itself reads them differently."""
     assert repr(decode(f"a: {word}", "x")["a"]) == repr(parse_yaml(f"a: {word}", "x")["a"])
 
 
 @given(st.from_regex(r"[-+]?[0-9_.eExob]{1,6}", fullmatch=True))
 @settings(max_examples=500, deadline=None)
 def test_whatever_looks_like_a_number_is_what_dvc_takes_it_for(word):
-    """Where both read it as a number, it is the same one."""
+    """A text that the lab and DVC both read as a number is the same number."""
     try:
         ours, theirs = decode(f"a: {word}", "x")["a"], parse_yaml(f"a: {word}", "x")["a"]
     except (LabError, ValueError):
@@ -42,7 +42,7 @@ def test_whatever_looks_like_a_number_is_what_dvc_takes_it_for(word):
 
 
 def test_the_labs_own_files_are_read_as_before():
-    """Both tables of the repository."""
+    """Both tables of the repository are read as PyYAML reads them."""
     for path in (ROOT / "params.yaml", ROOT / "examples" / "crabs" / "params.yaml"):
         assert decode(path.read_bytes(), "x") == msgspec.yaml.decode(path.read_bytes())
 
@@ -62,13 +62,13 @@ VALUES = st.recursive(
 @given(st.dictionaries(st.text("abc", min_size=1), VALUES, max_size=4))
 @settings(max_examples=300, deadline=None)
 def test_what_is_written_is_read_back(value):
-    """Also by PyYAML's own rules, by which an earlier commit's code reads it when a version is reproduced."""
+    """Written values are also read back by PyYAML's rules, with which the code of earlier commits reads them."""
     assert decode(encode(value), "x") == value
     assert msgspec.yaml.decode(encode(value)) == value
 
 
 def test_bounds_can_be_shared_with_an_alias():
-    """Anchors, aliases and merge keys of a sensible size are YAML as any other."""
+    """Anchors, aliases and merge keys of a sensible size are accepted."""
     text = (ROOT / "params.yaml").read_text()
     first = "clump_thickness: {type: integer, min: 1, max: 10}"
     assert first in text
@@ -82,6 +82,6 @@ def test_bounds_can_be_shared_with_an_alias():
 
 
 def test_a_bound_just_within_32_bits_is_taken():
-    """Only what a model cannot compute with is refused."""
+    """Only bounds that a model cannot compute with are refused."""
     text = (ROOT / "params.yaml").read_text().replace("min: 1, max: 10}", "min: 1, max: 3.4e38}", 1)
     assert problem.parse(text).features["clump_thickness"].max == 3.4e38

@@ -1,4 +1,4 @@
-"""What services/supervisord.conf becomes with the lab's settings, wherever the clone is."""
+"""supervisord reads services/supervisord.conf correctly with the lab's settings, in any folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def programs(folder: Path, **values: str) -> dict:
 
 
 def refusal() -> str:
-    """What `make up` says against the folder, if anything."""
+    """The message of `make up` against the folder; empty when there is none."""
     try:
         preflight._check_folder()
     except LabError as error:
@@ -37,7 +37,7 @@ def refusal() -> str:
 
 @pytest.mark.parametrize("character", sorted(set(string.punctuation) - {"/"} | {" "}))
 def test_a_folder_is_what_supervisord_takes_it_for(tmp_path, monkeypatch, character):
-    """Whatever its name has in it, or `make up` refuses it before the start."""
+    """supervisord reads any name of a folder correctly, or `make up` refuses the folder."""
     folder = tmp_path / f"a {character}b"
     monkeypatch.setattr(preflight, "ROOT", folder)
     monkeypatch.setattr(preflight, "STATE", tmp_path / ".lab")
@@ -54,7 +54,7 @@ def test_a_folder_is_what_supervisord_takes_it_for(tmp_path, monkeypatch, charac
     "key", ["abc #1", "a;b ;c", "100%", "%(ENV_S3_SECRET_KEY)s", "it's", '"q"', 'a,B="c"', "<S3_BUCKET>'"]
 )
 def test_a_key_reaches_its_services_as_it_is(tmp_path, key):
-    """Whatever supervisord would make of it, and nothing of another setting comes with it."""
+    """A key reaches its services unchanged, with no part of another setting."""
     configuration = programs(tmp_path, API_KEY=key)
     assert {configuration[name].environment["API_KEY"] for name in ("api", "dashboard")} == {key}
     assert configuration["api"].environment.keys() == programs(tmp_path)["api"].environment.keys()

@@ -31,7 +31,7 @@ SOURCE = (ROOT / CANCER.source.path).read_text()
 
 
 def with_source(tmp_path: Path, text: str, **changes):
-    """The worked example with another source file, its hash not held."""
+    """The worked example with another source file and without its hash."""
     path = tmp_path / "source.data"
     path.write_text(text)
     source = msgspec.structs.replace(CANCER.source, path=str(path), sha256="")
@@ -45,20 +45,20 @@ def typed(tmp_path: Path, definition):
 
 @pytest.mark.parametrize(("until", "rows"), [("1989-01", 367), ("1990-03", 468), ("1991-11", 699), ("", 699)])
 def test_until_chooses_the_dated_groups(until, rows):
-    """A month gives the revision of the data that was there at its end."""
+    """`data.until` gives the revision of the data at the end of that month."""
     definition = msgspec.structs.replace(CANCER, data=problem.Data(until=until))
     assert len(ingest.ingest(definition)[1]) == rows
 
 
 def test_the_same_rows_are_the_same_bytes(tmp_path):
-    """The dataset's hash is one that can be stated in advance."""
+    """The hash of the dataset is known in advance."""
     ingest.write(*ingest.ingest(CANCER), tmp_path / "a.csv")
     ingest.write(*ingest.ingest(CANCER), tmp_path / "b.csv")
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
 
 
 def test_the_report_has_the_figures_of_the_table(tmp_path):
-    """16 missing values, all in bare nuclei; 645 distinct ids; repeats are reported."""
+    """There are 16 missing values, all in bare nuclei, and 645 distinct ids, and repeats are reported."""
     report = validate.report(CANCER, typed(tmp_path, CANCER))
     assert report["missing"].pop("bare_nuclei") == 16
     assert set(report["missing"].values()) == {0}
@@ -66,7 +66,7 @@ def test_the_report_has_the_figures_of_the_table(tmp_path):
 
 
 def test_an_altered_source_is_refused(tmp_path):
-    """A byte that changed is found by its hash."""
+    """A changed byte is noticed by the hash."""
     definition = with_source(tmp_path, SOURCE.replace("1000025", "1000026", 1))
     definition = msgspec.structs.replace(
         definition, source=msgspec.structs.replace(definition.source, sha256=CANCER.source.sha256)
@@ -76,7 +76,7 @@ def test_an_altered_source_is_refused(tmp_path):
 
 
 def test_a_missing_source_is_one_message(tmp_path):
-    """The path and what to do are in it."""
+    """The message has the path and a remedy."""
     definition = with_source(tmp_path, "")
     Path(definition.source.path).unlink()
     with pytest.raises(LabError, match="cannot read the source"):
@@ -85,7 +85,7 @@ def test_a_missing_source_is_one_message(tmp_path):
 
 @pytest.mark.parametrize("line", ["1,5,1,1,1,2,1,3,1,1", "1,5,1,1,1,2,1,3,1,1,2,2"])
 def test_a_column_too_few_or_too_many_names_the_row(tmp_path, line):
-    """The row and its count are named."""
+    """The message names the row and its number of columns."""
     lines = SOURCE.splitlines()
     lines[4] = line
     with pytest.raises(LabError, match=rf"row 5 has {line.count(',') + 1}"):
@@ -93,7 +93,7 @@ def test_a_column_too_few_or_too_many_names_the_row(tmp_path, line):
 
 
 def test_every_bad_value_is_listed(tmp_path):
-    """Out of bounds, no number, not whole, missing, a class never seen: all at once, each with its row."""
+    """One message lists values that are out of bounds, not numbers, not whole, missing or of an unknown class."""
     lines = SOURCE.splitlines()
     for row, line in {
         2: "1,11,1,1,1,2,1,3,1,1,2",
@@ -111,7 +111,7 @@ def test_every_bad_value_is_listed(tmp_path):
 
 
 def test_no_group_and_no_class_is_split_off(tmp_path):
-    """Outer and inner folds hold whole samples and both classes, and every row is tested once a repeat."""
+    """Outer and inner folds hold whole samples and both classes, and each repeat tests every row once."""
     data = evaluate.table(CANCER, typed(tmp_path, CANCER))
     folds = evaluate.plan(CANCER, data)
     assert len(folds) == 10 * CANCER.evaluation.repeats + 1
@@ -129,7 +129,7 @@ def test_no_group_and_no_class_is_split_off(tmp_path):
 
 
 def test_a_model_onnx_cannot_follow_is_refused():
-    """Neighbours weighted by distance give other probabilities in ONNX: refused, and the reason says so."""
+    """Neighbours weighted by distance are refused with a reason, because ONNX gives other probabilities."""
     rng = np.random.default_rng(0)
     x = rng.integers(1, 4, (80, 3)).astype(float)
     y = rng.integers(0, 2, 80)
@@ -139,7 +139,7 @@ def test_a_model_onnx_cannot_follow_is_refused():
 
 
 def test_the_export_is_faithful_and_repeatable(tmp_path):
-    """Probabilities within 1e-5 on every row, missing values among them; the same bytes each time."""
+    """The probabilities agree within 1e-5 on every row, also with missing values; the bytes are always the same."""
     data = evaluate.table(CANCER, typed(tmp_path, CANCER))
     trees = [f"sklearn.ensemble.{kind}Classifier" for kind in ("RandomForest", "ExtraTrees", "GradientBoosting")]
     trees.append("sklearn.tree.DecisionTreeClassifier")
@@ -178,7 +178,7 @@ KINDS = {
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("estimator", "changes"), [(kind, each) for kind, some in KINDS.items() for each in some])
 def test_what_can_be_exported_can_be_served(tmp_path, monkeypatch, estimator, changes):
-    """The API refuses no operator that a scikit-learn classifier is made of, whatever its settings."""
+    """The API accepts the operators of every scikit-learn classifier with any settings."""
     monkeypatch.setattr("trainer.export._check", lambda *_: None)  # fidelity is another test's
     data = evaluate.table(CANCER, typed(tmp_path, CANCER))
     model = evaluate.build(CANCER, "x", problem.Candidate(estimator=estimator, settings=changes)).fit(data.x, data.y)
@@ -186,7 +186,7 @@ def test_what_can_be_exported_can_be_served(tmp_path, monkeypatch, estimator, ch
 
 
 def finished(tmp_path: Path, definition: problem.Problem, **changes) -> tuple[Result, bytes]:
-    """The end of the training of a logistic regression."""
+    """The result of training a logistic regression."""
     data = evaluate.table(definition, typed(tmp_path, CANCER))
     candidate = problem.Candidate(estimator="sklearn.linear_model.LogisticRegression", settings=changes)
     model = evaluate.build(definition, "x", candidate).fit(data.x, data.y)
@@ -197,7 +197,7 @@ def finished(tmp_path: Path, definition: problem.Problem, **changes) -> tuple[Re
 
 
 def test_what_the_api_would_refuse_is_refused_when_it_is_trained(tmp_path):
-    """By the API's own check, with its reason; the gate promotes nothing that is refused."""
+    """The training applies the API's own check, with its reason, and the gate does not promote a refused candidate."""
     result, model = finished(tmp_path, CANCER)
     assert (result.refusal, bool(model)) == ("", True)
     wide = msgspec.structs.replace(CANCER.features["mitoses"], type="real", max=1e300)
@@ -210,7 +210,7 @@ def test_what_the_api_would_refuse_is_refused_when_it_is_trained(tmp_path):
 
 
 def test_the_export_has_the_same_bytes_in_every_process():
-    """Also where Python orders its sets differently, and so would the operator sets of neighbours be."""
+    """The bytes are the same in processes in which Python orders sets differently."""
     program = """
 import hashlib, numpy as np
 from sklearn.neighbors import KNeighborsClassifier
@@ -234,7 +234,7 @@ print(hashlib.sha256(export(make_pipeline(KNeighborsClassifier(3)).fit(x, x[:, 0
 
 
 def test_a_bad_candidate_is_named():
-    """An estimator that is not there, gives no probabilities, or has no such parameter."""
+    """The error names an estimator that does not exist, gives no probabilities, or lacks a parameter."""
     for candidate, message in [
         (problem.Candidate(estimator="sklearn.linear_model.Nothing"), "cannot make"),
         (problem.Candidate(estimator="sklearn.svm.LinearSVC"), "no probabilities"),
@@ -245,7 +245,7 @@ def test_a_bad_candidate_is_named():
 
 
 def test_the_card_keeps_the_order_of_the_models_inputs():
-    """Also when params.yaml has had its features in another order since the training."""
+    """The order in the card holds also when params.yaml lists its features in another order later."""
     turned = msgspec.structs.replace(CANCER, features=dict(reversed(CANCER.features.items())))
     text = cards.encode(make_card(turned, result("a", [1.0, 1.0]), "run", "commit", False))
     described = msgspec.json.decode(text)
@@ -258,7 +258,7 @@ def test_the_card_keeps_the_order_of_the_models_inputs():
     ["subprocess.Popen", "os.system", "builtins.eval", "sklearn.utils.os.system", "sklearn.pipeline.Pipeline", "x", ""],
 )
 def test_a_card_cannot_name_other_code(path):
-    """What is fitted again is a classifier of scikit-learn's, and nothing else is imported."""
+    """Only a classifier of scikit-learn is fitted again, and no other code is imported."""
     check_estimator("sklearn.linear_model.LogisticRegression")
     with pytest.raises(LabError, match="not a classifier"):
         check_estimator(path)

@@ -1,4 +1,4 @@
-"""No package harms the API: each of `tests.corpus` is refused, and the old model serves on."""
+"""No package harms the API: each package of `tests.corpus` is refused, and the old model stays in service."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GOOD = {"a": 1.0, "b": 0.5}
 
 
 class Registry:
-    """A registry whose champion is `files`, version `number`."""
+    """A registry whose champion is `files`, as version `number`."""
 
     model = hostile.NAME
 
@@ -51,7 +51,7 @@ class Registry:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """An API that serves the sound package as version 1, and the registry that it follows."""
+    """An API that serves the sound package as version 1, and its registry."""
     folder = tmp_path_factory.mktemp("served")
     app = create_app(
         {
@@ -73,7 +73,7 @@ def alerts(folder: Path) -> list[dict]:
 
 @pytest.mark.parametrize("name", corpus.PACKAGES)
 def test_a_hostile_package_is_refused(served, name):
-    """The old model serves on; /readyz and an alert say why; the process has not grown."""
+    """The old model stays in service, /readyz and an alert give the reason, and the process has not grown."""
     client, follower, registry, folder = served
     number = registry.show(corpus.PACKAGES[name])
     before = psutil.Process().memory_info().rss
@@ -89,7 +89,7 @@ def test_a_hostile_package_is_refused(served, name):
 
 
 def test_what_is_kept_or_baked_is_tried_too(served, tmp_path):
-    """A kept package that is hostile is not served; an image is not built with one."""
+    """A hostile package on disk is not served, and no image is built with one."""
     _, _follower, _, _ = served
     for name in ("external data: initializer", "endless loop", "1.6 GB of zeros", "NaN", "another problem"):
         config = {
@@ -115,7 +115,10 @@ def test_what_is_kept_or_baked_is_tried_too(served, tmp_path):
 
 
 def test_what_the_registry_does_not_give_is_no_fault_of_the_package(served):
-    """An answer that is too large is the package's; a registry that is away is not, and it is asked again at once."""
+    """An answer that is too large is a fault of the package.
+
+    A registry that is away is not, and is asked again at once.
+    """
     client, follower, registry, _folder = served
     number = registry.show(hostile.package(hostile.SOUND))
     registry.fault = UnreachableError("away")
@@ -135,7 +138,7 @@ def test_what_the_registry_does_not_give_is_no_fault_of_the_package(served):
 
 @pytest.mark.parametrize("result", [np.nan, np.inf, -np.inf, 1.5, -0.1])
 def test_what_is_no_probability_is_no_answer(served, result):
-    """500 as a problem, an event, a count and one alert a model; of a batch nothing is answered; other records are."""
+    """A record without a probability is a 500 with an event, a count and one alert; other records are answered."""
     client, follower, registry, folder = served
     number = registry.show(hostile.package(hostile.on(7.0, result)))
     follower.poll()
@@ -159,7 +162,7 @@ def test_what_is_no_probability_is_no_answer(served, result):
 
 
 def test_rounding_beyond_one_is_cut_off(served):
-    """A forest's sum of float32 may be 1.0000001: that is 1, in the answer and on record."""
+    """A forest's sum of 1.0000001 in float32 is 1 in the answer and in the event."""
     client, follower, registry, folder = served
     tiny = hostile.on(7.0, 1.000001)
     registry.show(hostile.package(tiny))
@@ -171,7 +174,7 @@ def test_rounding_beyond_one_is_cut_off(served):
 
 
 def test_no_row_of_the_table_is_given_away(served):
-    """GET /model has the card without the self-test's rows, and all the rest of it."""
+    """GET /model has the whole card except the rows of the self-test."""
     card = served[0].get("/model").json["card"]
     described = msgspec.json.decode(hostile.package(hostile.SOUND)[0])
     del described["self_test"]
@@ -179,7 +182,7 @@ def test_no_row_of_the_table_is_given_away(served):
 
 
 def test_a_model_is_read_as_what_was_inspected():
-    """Four bytes could make ONNX Runtime take the file for its own format, in which nothing was inspected."""
+    """ONNX Runtime reads the model as ONNX, although four bytes could make it detect its own format."""
     proto = hostile.proto(hostile.graph(hostile.dense()))
     proto.producer_name = "ORTM"
     model = hostile.written(proto)
@@ -190,7 +193,7 @@ def test_a_model_is_read_as_what_was_inspected():
 
 
 def test_the_trial_is_of_the_same_bytes(monkeypatch):
-    """What was found sound is not tried again; another card or model is, and so is what was refused."""
+    """A sound package is not tried again; another card or model is, and so is a refused one."""
     packages = []
     real = trial._try
     monkeypatch.setattr(trial, "_try", lambda *files: packages.append(files) or real(*files))
@@ -222,7 +225,7 @@ def stand_in(monkeypatch, tmp_path):
 
 
 def test_the_trial_has_no_secret(monkeypatch, tmp_path, stand_in):
-    """Nothing of this process's environment or folder is there."""
+    """The process of the trial has neither the environment nor the folder of this process."""
     monkeypatch.setenv("S3_SECRET_KEY", "geheim")
     monkeypatch.setenv("LD_PRELOAD_PATH", "x")
     stand_in(f"(/usr/bin/env; pwd) > {tmp_path / 'seen'}; exit 3")
@@ -236,7 +239,7 @@ def test_the_trial_has_no_secret(monkeypatch, tmp_path, stand_in):
 
 @pytest.mark.parametrize("script", ["exec sleep 600", "exec cat /dev/zero", "exec 0<&-; exec sleep 600"])
 def test_a_trial_without_end_is_ended(monkeypatch, stand_in, script):
-    """Whether it says nothing, too much, or does not listen; no process stays."""
+    """A trial that is silent, prints too much or does not read is ended, and no process is left."""
     monkeypatch.setattr(trial, "WALL_SECONDS", 1)
     stand_in(script)
     before, start = set(psutil.Process().children()), time.monotonic()
@@ -247,7 +250,7 @@ def test_a_trial_without_end_is_ended(monkeypatch, stand_in, script):
 
 
 def test_a_follower_that_is_stuck_shows(served):
-    """/readyz tells how long ago the last look ended; a new look makes it young again."""
+    """/readyz has the time since the last look ended, and a new look resets it."""
     client, follower, registry, _ = served
     registry.show(hostile.package(hostile.SOUND))
     follower.poll()
@@ -267,7 +270,7 @@ def test_a_follower_that_is_stuck_shows(served):
 
 
 def test_the_server_imports_nothing_of_the_trial():
-    """ONNX's own package costs 10 MB a process: only the trial has it."""
+    """Only the trial imports ONNX's own package, which costs 10 MB in each process."""
     program = (
         "import sys, api.embed_model, api.server; print([name for name in sys.modules if name.split('.')[0] == 'onnx'])"
     )
@@ -278,7 +281,7 @@ def test_the_server_imports_nothing_of_the_trial():
 
 
 def test_trials_take_turns(tmp_path):
-    """A second one waits for the first one to end."""
+    """A second trial waits for the first one to end."""
     trial._sound.clear()
     thread = threading.Thread(
         target=trial.verify, args=(hostile.NAME, *hostile.package(hostile.SOUND), tmp_path / "lock")
@@ -294,7 +297,7 @@ def test_trials_take_turns(tmp_path):
 
 
 def test_a_forest_that_is_too_large_is_told_from_a_broken_file():
-    """Its file is within the limit and what is made of it is not: the message says how to mend that."""
+    """For a forest whose file is within the limit and whose memory is not, the message has a remedy."""
     branch = [node for i in range(400_000) for node in ((2 * i + 1, 2 * i + 2, 0.0), hostile.LEAF)]
     large = hostile.tree(*branch, hostile.LEAF)
     with pytest.raises(LabError, match=r"more than 128 MB of memory \(fewer or shallower trees"):

@@ -1,4 +1,4 @@
-"""What candidates warn of is shown once each, with its count, and none is lost."""
+"""Each warning of a candidate is shown once with its count, and none is lost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HERE = "tests.unit.test_warnings"
 
 
 class Worried(LogisticRegression):
-    """Warns three times of the same in each fit, and once with a number that is another one each time."""
+    """A classifier that warns three times of the same in each fit, and once with another number each time."""
 
     fits = 0
 
@@ -38,7 +38,7 @@ class Worried(LogisticRegression):
 
 
 class Failing(Worried):
-    """Warns, then fails."""
+    """A classifier that warns and then fails."""
 
     def fit(self, x, y, sample_weight=None):
         super().fit(x, y, sample_weight)
@@ -67,7 +67,7 @@ def expect_each_once(printed: list[str], name: str) -> None:
 
 
 def test_each_warning_is_shown_once_with_its_count(capfd):
-    """Per candidate, from every fit of every fold, wherever joblib ran it; a candidate without warnings has none."""
+    """The warnings of every fit of every fold are counted for each candidate, on every joblib backend."""
     definition, data = problem_with(one="Worried", two="Worried")
     silent = Candidate(estimator="sklearn.linear_model.LogisticRegression")
     evaluate.evaluate(definition, {**definition.candidates, "silent": silent}, data)
@@ -78,7 +78,7 @@ def test_each_warning_is_shown_once_with_its_count(capfd):
 
 
 def test_dask_workers_give_their_warnings_back(capfd):
-    """Two workers in processes of their own."""
+    """Warnings come back from two Dask workers in processes of their own."""
     definition, data = problem_with(one="Worried")
     with scheduler() as address, worker(address, ROOT, "a"), worker(address, ROOT, "b"), cluster.backend(address):
         evaluate.evaluate(definition, definition.candidates, data)
@@ -86,7 +86,7 @@ def test_dask_workers_give_their_warnings_back(capfd):
 
 
 def test_threads_of_one_process_lose_none(capfd):
-    """As in a Dask worker with several threads: Python's record of warnings is one for the whole process."""
+    """No warning is lost with several threads, as in a Dask worker, although Python records warnings per process."""
     definition, data = problem_with(one="Worried")
     with joblib.parallel_config("threading", n_jobs=4):
         evaluate.evaluate(definition, definition.candidates, data)
@@ -94,7 +94,7 @@ def test_threads_of_one_process_lose_none(capfd):
 
 
 def test_an_error_stays_an_error_and_says_what_was_warned_before():
-    """The candidate, the estimator's own words and the warnings are in the message."""
+    """The message has the candidate, the text of the estimator's error, and the warnings before it."""
     definition, data = problem_with(bad="Failing")
     with pytest.raises(LabError, match=r"candidates\.bad cannot be fitted: no more") as error:
         evaluate.evaluate(definition, definition.candidates, data)
@@ -102,7 +102,7 @@ def test_an_error_stays_an_error_and_says_what_was_warned_before():
 
 
 def test_a_warning_made_an_error_is_raised():
-    """By -W error, or by a library's own filter."""
+    """A warning is raised when the option -W error or a filter of a library demands it."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         with pytest.raises(UserWarning, match="x"), recorded():
@@ -113,6 +113,6 @@ def test_a_warning_made_an_error_is_raised():
 
 
 def test_warnings_that_differ_in_numbers_are_one():
-    """Shown by the first; others are told apart."""
+    """Warnings that differ in numbers are shown once, by the first; others are separate."""
     texts = ["A: gap 1.5e-3 of 7", "B: x", "A: gap 2e+10 of 7", "A: gap none of 7", "A: gap 0.25 of 123,456"]
     assert lines(texts) == ["3 times: A: gap 1.5e-3 of 7", "1 time: B: x", "1 time: A: gap none of 7"]

@@ -1,4 +1,4 @@
-"""Wrong tables and wrong params.yaml, given to the trainer's own commands: one message, never another value."""
+"""For a wrong table or params.yaml the trainer's commands give one message, and never compute with another value."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FEATURE_A, FEATURE_B = (
 
 
 def run(tmp_path: Path, table: str | bytes = TABLE, params: str = PARAMS, stages: str = "ingest validate") -> Path:
-    """Run the stages on a table as `dvc repro` does; give the folder."""
+    """Run the stages on a table as `dvc repro` does; return the folder."""
     (tmp_path / "source.csv").write_bytes(table if isinstance(table, bytes) else table.encode())
     (tmp_path / "params.yaml").write_text(params.replace("SOURCE", str(tmp_path / "source.csv")))
     for stage in stages.split():
@@ -143,7 +143,7 @@ WRONG_TABLES = {
 
 @pytest.mark.parametrize(("table", "message"), WRONG_TABLES.values(), ids=WRONG_TABLES.keys())
 def test_a_wrong_table_is_one_message(tmp_path, table, message):
-    """Ingest or validation refuses it, names the place in the file, and says what to do."""
+    """Ingest or validation refuses the table with the place in the file and a remedy."""
     with pytest.raises(LabError, match=message) as error:
         run(tmp_path, table)
     assert error.value.remedy
@@ -166,7 +166,7 @@ RIGHT_TABLES = {
 
 @pytest.mark.parametrize("table", RIGHT_TABLES.values(), ids=RIGHT_TABLES.keys())
 def test_another_form_of_a_table_is_the_same_table(tmp_path, table):
-    """Same rows, same numbers."""
+    """Other forms of the same table give the same numbers."""
     (tmp_path / "plain").mkdir()
     (tmp_path / "other").mkdir()
     rows = [cells(run(tmp_path / name, text)) for name, text in (("plain", TABLE), ("other", table))]
@@ -244,7 +244,7 @@ WRONG_PARAMS = {
 
 @pytest.mark.parametrize(("params", "message"), WRONG_PARAMS.values(), ids=WRONG_PARAMS.keys())
 def test_wrong_params_are_one_message(tmp_path, params, message):
-    """The line or the key is named, and what to do."""
+    """The message names the line or the key, and a remedy."""
     with pytest.raises(LabError, match=message) as error:
         run(tmp_path, params=params)
     assert error.value.remedy
@@ -252,7 +252,7 @@ def test_wrong_params_are_one_message(tmp_path, params, message):
 
 
 def test_params_that_are_no_utf_8_name_the_line(tmp_path):
-    """Latin-1, as an old editor saves it."""
+    """The message names the line of a file in Latin-1, as some editors save it."""
     (tmp_path / "params.yaml").write_bytes(PARAMS.replace("title: Mine", "title: M\xfcller").encode("latin-1"))
     with pytest.raises(LabError, match=r"params.yaml, line 2: this is not UTF-8"):
         main(["ingest", "--params", str(tmp_path / "params.yaml")])
@@ -282,14 +282,14 @@ UNFIT = {
 
 @pytest.mark.parametrize(("table", "params", "message"), UNFIT.values(), ids=UNFIT.keys())
 def test_what_cannot_be_trained_is_one_message(tmp_path, table, params, message):
-    """A table that is valid, or a candidate that can be written down, but nothing to be learnt from it."""
+    """A valid table or candidate from which nothing can be learnt is one message."""
     with pytest.raises(LabError, match=message) as error:
         run(tmp_path, table, params, "ingest validate train")
     assert error.value.remedy
 
 
 def test_a_dataset_of_other_columns_says_so(tmp_path):
-    """params.yaml was changed after the ingestion; or something else lies in the dataset's place."""
+    """The message tells that params.yaml was changed after the ingestion, or that the dataset is another file."""
     run(tmp_path)
     with pytest.raises(LabError, match="do not agree on the columns b, c"):
         run(tmp_path, params=PARAMS.replace("  b:", "  c:"), stages="validate")
@@ -301,7 +301,7 @@ def test_a_dataset_of_other_columns_says_so(tmp_path):
 
 
 def test_bounds_of_32_bits_that_a_model_cannot_compute_with_refuse_it(tmp_path, capsys):
-    """A record at the bounds would be answered with no probability; the candidate is trained and may not be served."""
+    """A model that gives no probability for a record at the bounds is trained and refused."""
     wide = "{type: real, min: -3.4e38, max: 3.4e38}\n"
     params = PARAMS.replace(FEATURE_A, f"  a: {wide}").replace(FEATURE_B, f"  b: {wide}")
     run(tmp_path, re.sub(r"(?m)^\d+,([\d.]+),", r"\1,\1,", TABLE), params, "ingest validate train")
@@ -309,13 +309,13 @@ def test_bounds_of_32_bits_that_a_model_cannot_compute_with_refuse_it(tmp_path, 
 
 
 def test_names_that_differ_in_case_are_two_columns(tmp_path):
-    """`a` and `A` go through all stages."""
+    """The columns `a` and `A` go through all stages."""
     table = "\n".join(f"{line.split(',')[0] if n else 'A'},{line}" for n, line in enumerate(TABLE.splitlines()))
     run(tmp_path, table, PARAMS.replace(FEATURE_A, FEATURE_A + FEATURE_A.replace("a:", "A:")), "ingest validate train")
 
 
 def test_two_thousand_columns_are_a_table(tmp_path):
-    """Ingest and validation take them in a time that one waits for."""
+    """Ingest and validation accept two thousand columns in reasonable time."""
     names = [f"c{n}" for n in range(2000)]
     table = "\n".join([",".join([*names, "y"]), *[",".join([*"1" * 2000, c]) for c in ("yes", "no") * 5]])
     features = "".join(f"  {name}: {{type: integer, min: 0, max: 100}}\n" for name in names)
