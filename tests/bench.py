@@ -26,7 +26,8 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from lab import problem
 from lab.settings import ROOT
-from trainer.evaluate import build, plan, table
+from trainer.evaluate import build
+from trainer.folds import plan, table
 from trainer.results import Paths
 from trainer.train import dataset
 stated = problem.load(ROOT / "params.yaml")

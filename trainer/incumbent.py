@@ -17,7 +17,8 @@ from lab.registry import Registry, Version
 from lab.settings import Settings
 from trainer import hold
 from trainer.cluster import backend
-from trainer.evaluate import evaluate, table
+from trainer.evaluate import evaluate
+from trainer.folds import table
 from trainer.gate import Champion, same_recipe
 from trainer.promise import promises
 from trainer.recipe import check_estimator

@@ -24,6 +24,7 @@ CODE = (
     "lab/trial.py",
     "trainer/evaluate.py",
     "trainer/export.py",
+    "trainer/folds.py",
     "trainer/ingest.py",
     "trainer/metrics.py",
     "trainer/model_card.py",

@@ -24,7 +24,8 @@ from lab.card import Card
 from lab.ledger import Comparison
 from lab.problem import Problem
 from trainer import hold, ingest, report
-from trainer.evaluate import Table, evaluate, table
+from trainer.evaluate import evaluate
+from trainer.folds import Table, table
 from trainer.metrics import Ints
 from trainer.model_card import make_card
 from trainer.train import finish

@@ -17,8 +17,9 @@ from lab.problem import Candidate, Problem
 from lab.settings import Settings
 from trainer import lineage, reference
 from trainer.cluster import backend
-from trainer.evaluate import Evaluated, Table, evaluate, table
+from trainer.evaluate import Evaluated, evaluate
 from trainer.export import RefusedError, check_bounds, export, predict
+from trainer.folds import Table, table
 from trainer.ingest import md5
 from trainer.model_card import make_card
 from trainer.promise import calibration, promises

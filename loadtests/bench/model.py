@@ -22,7 +22,8 @@ from lab.errors import LabError
 from lab.problem import Candidate, Problem
 from lab.settings import ROOT, Settings
 from trainer import lineage
-from trainer.evaluate import build, table
+from trainer.evaluate import build
+from trainer.folds import table
 from trainer.model_card import make_card
 from trainer.results import Paths, Result, read_results
 from trainer.train import dataset

@@ -19,11 +19,11 @@ import pytest
 from lab import problem
 from lab.errors import LabError
 from lab.settings import ROOT
-from trainer import cluster, evaluate
+from trainer import cluster, evaluate, folds
 from trainer.export import export
 
 
-def small() -> tuple[problem.Problem, evaluate.Table]:
+def small() -> tuple[problem.Problem, folds.Table]:
     definition = problem.parse(
         """
 name: small
@@ -44,7 +44,7 @@ evaluation: {folds: 3, repeats: 1, inner_folds: 2, seed: 1}
     x = rng.normal(size=(90, 2))
     y = (x[:, 0] + rng.normal(size=90) > 0).astype(int)
     x[::9, 0] = np.nan
-    return definition, evaluate.Table(x, y, None)
+    return definition, folds.Table(x, y, None)
 
 
 def test_a_dask_cluster_gives_the_same_results():
@@ -190,7 +190,7 @@ def test_a_worker_that_comes_later_with_another_trainer_does_nothing():
     """Each fold says which code it is for."""
     definition, data = small()
     name = "logistic-regression"
-    search, fold = evaluate._search(definition, name, definition.candidates[name]), evaluate.plan(definition, data)[0]
+    search, fold = evaluate._search(definition, name, definition.candidates[name]), folds.plan(definition, data)[0]
     with pytest.raises(LabError, match="has other trainer code"):
         evaluate._run(name, search, data, fold, "0" * 64)
     assert len(evaluate._run(name, search, data, fold, cluster.CODE_SHA256).probability) == len(fold.test)
