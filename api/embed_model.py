@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from api.follower import StoredModel, kept_name
+from api.follower import StoredModel, stored_name
 from api.model import load
 from lab import card as cards
 from lab import errors
@@ -33,7 +33,7 @@ def embed(package: Path, folder: Path) -> Path | None:
         raise LabError(f"the package's version is {number!r}", "it is the number that the registry gave, e.g. 7")
     content = StoredModel(int(number), (package / CARD_FILE).read_bytes(), (package / MODEL_FILE).read_bytes())
     model = load(cards.decode(content.card).problem, content.version, content.card, content.model)
-    path = folder / kept_name(model.card.problem)
+    path = folder / stored_name(model.card.problem)
     path.write_bytes(msgspec.msgpack.encode(content))
     return path
 

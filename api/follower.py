@@ -34,7 +34,7 @@ class StoredModel(msgspec.Struct, frozen=True):
     model: bytes
 
 
-def kept_name(model: str) -> str:
+def stored_name(model: str) -> str:
     """The name of the file that holds a registered model."""
     return f"{model}.msgpack"
 
@@ -60,7 +60,7 @@ class Follower:
         self.model: Model | None = None
         self.refused: Refused | None = None
         self.fault = "the registry was not asked yet"
-        self._keep, self._lock = keep / kept_name(registry.model), keep / ".trial.lock"
+        self._keep, self._lock = keep / stored_name(registry.model), keep / ".trial.lock"
         self._sources = [self._keep, *([package_folder / self._keep.name] if package_folder else [])]
         self._alerts, self._metrics = alerts, metrics
         self._again = 0.0

@@ -40,16 +40,16 @@ class Server(MPServer):
         own = spec is not None and multiprocessing.get_start_method() == "fork"
         self._sockets = [spec.build() for _ in range(self.workers)] if own else []
 
-    def _spawn_worker(self, idx: int, *words: Any, **named: Any) -> WorkerProcess:
+    def _spawn_worker(self, idx: int, *words: Any, **options: Any) -> WorkerProcess:
         if self._sockets:
             self._ssp, self._shd = None, self._sockets[idx]
-        return super()._spawn_worker(idx, *words, **named)
+        return super()._spawn_worker(idx, *words, **options)
 
-    def _respawn_workers(self, workers: list[int], *words: Any, **named: Any) -> None:
-        if not named:  # called because workers died, perhaps twice for the same one, and not on request
+    def _respawn_workers(self, workers: list[int], *words: Any, **options: Any) -> None:
+        if not options:  # called because workers died, perhaps twice for the same one, and not on request
             workers = sorted({*workers} & self._dead())
         killed = [index for index in workers if (self.wrks[index].inner.exitcode or 0) < 0]
-        super()._respawn_workers(workers, *words, **named)
+        super()._respawn_workers(workers, *words, **options)
         for index in killed:
             self.respawned_wrks.pop(index, None)
         # Granian may miss a worker that dies while it handles the death of another.

@@ -118,9 +118,11 @@ class Setting:
             if self.check:
                 self.check(value)
         except (msgspec.ValidationError, LabError) as error:
-            shown = "the value of {0} cannot be used" if self.secret or self.hidden or "@" in text else "{0} is {1!r}"
+            template = (
+                "the value of {0} cannot be used" if self.secret or self.hidden or "@" in text else "{0} is {1!r}"
+            )
             raise LabError(
-                f"{shown.format(self.name, text)}; it must be {self.words}",
+                f"{template.format(self.name, text)}; it must be {self.words}",
                 getattr(error, "remedy", "") or f"give another value: make up {self.name}=…, or correct it in .env",
             ) from None
         return value

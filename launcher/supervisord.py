@@ -21,14 +21,14 @@ VALUES: dict[str, str] = {}
 class Options(ServerOptions):  # type: ignore[misc]
     """supervisord's options. A value that contains a quote is inserted after the file has been parsed."""
 
-    def __init__(self, *words: Any, **named: Any) -> None:
-        super().__init__(*words, **named)
+    def __init__(self, *words: Any, **options: Any) -> None:
+        super().__init__(*words, **options)
         self.late = {f"<{name}>": value for name, value in VALUES.items() if set(value) & set("'\"")}
         here = {name: f"<{name}>" if f"<{name}>" in self.late else value for name, value in VALUES.items()}
         self.environ_expansions |= {f"ENV_{name}": value for name, value in here.items()}
 
-    def processes_from_section(self, *words: Any, **named: Any) -> Any:
-        programs = super().processes_from_section(*words, **named)
+    def processes_from_section(self, *words: Any, **options: Any) -> Any:
+        programs = super().processes_from_section(*words, **options)
         for program in programs:
             for mark, value in self.late.items():
                 program.environment = {k: v.replace(mark, value) for k, v in program.environment.items()}

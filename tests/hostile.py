@@ -72,9 +72,9 @@ def node(kind: str, inputs: str, outputs: str, **attributes: Any) -> NodeProto:
 SOUND = model(dense())
 
 
-def package(onnx: bytes, described: dict[str, Any] | None = None) -> tuple[bytes, bytes]:
+def package(onnx: bytes, card_values: dict[str, Any] | None = None) -> tuple[bytes, bytes]:
     """The files of a package, its card's hash the model's."""
-    card = copy.deepcopy(described if described is not None else card_values())
+    card = copy.deepcopy(card_values if card_values is not None else card_values())
     card["model_sha256"] = hashlib.sha256(onnx).hexdigest()
     return msgspec.json.encode(card), onnx
 

@@ -127,9 +127,9 @@ def main() -> None:
     rows = [other_seed(definition, seed) for seed in range(arguments.seeds)]
     if rows:
         best, count = Counter(row.best for row in rows).most_common(1)[0]
-        p_value, shown = float(np.median([row.p_value for row in rows])), sum(row.tells_apart for row in rows)
+        p_value, verdicts = float(np.median([row.p_value for row in rows])), sum(row.tells_apart for row in rows)
         print(f"{definition.choice.metric} with other seeds: {best} is best in {count} of {len(rows)} trainings,")
-        print(f"and told apart from the runner-up in {shown}; the median of the two-sided p is {p_value:.3f}")
+        print(f"and told apart from the runner-up in {verdicts}; the median of the two-sided p is {p_value:.3f}")
 
 
 def with_repeats(definition: Problem, repeats: int | None) -> Problem:

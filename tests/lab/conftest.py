@@ -144,8 +144,8 @@ def store(registry: Registry, run_id: str, folder: str, files: tuple[bytes, byte
 @pytest.fixture
 def serve_kept(start_api, tmp_path, package):  # noqa: F811
     """Start an API that has a small model, and no registry."""
-    described, onnx = package
-    content = {"version": 7, "card": msgspec.json.encode(described), "model": onnx}
+    card_values, onnx = package
+    content = {"version": 7, "card": msgspec.json.encode(card_values), "model": onnx}
 
     def start(**variables: str) -> Api:
         (tmp_path / "keep").mkdir(exist_ok=True)

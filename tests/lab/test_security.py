@@ -110,7 +110,7 @@ def outside() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def run_weed(folder: Path, *words: str, said: str = "") -> str:
+def run_weed(folder: Path, *words: str, commands: str = "") -> str:
     """The output of SeaweedFS' client when another user runs it who knows only the addresses of the lab."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process = subprocess.run(
@@ -118,7 +118,7 @@ def run_weed(folder: Path, *words: str, said: str = "") -> str:
             cwd=folder,
             env={"HOME": str(folder), "TMPDIR": str(folder)},
             user=NOBODY if os.geteuid() == 0 else None,
-            input=said,
+            input=commands,
             capture_output=True,
             text=True,
             timeout=15,
@@ -146,7 +146,7 @@ def test_another_user_can_do_nothing_to_the_store(lab, unharmed, outside):
     file.write_text("evil")
     file.chmod(0o644)
     output = run_weed(outside, "filer.cat", f"http://{filer}/buckets/lab/security/secret")
-    output += run_weed(outside, "shell", f"-master={master}", f"-filer={filer}", said=SHELL)
+    output += run_weed(outside, "shell", f"-master={master}", f"-filer={filer}", commands=SHELL)
     output += run_weed(outside, "filer.copy", str(file), f"http://{filer}/buckets/lab/security/")
     output += run_weed(outside, "upload", f"-master={master}", "-collection=lab", str(file))
     for word in ("what no other", "dvc", "volumeCount", '"fid"'):

@@ -28,7 +28,7 @@ def package() -> Package:
     mean, bins = {"mean": 1.0, "sd": 0.0}, {"edges": [0.0, 1.0], "shares": [1.0], "missing": 0.0, "counts": [100]}
     promise = {"value": 0.97, "low": 0.91, "high": 0.99, "method": "counts", "rows": 100, "failures": 3}
     feature = {"label": "x", "min": -9.0, "max": 9.0}
-    described = {
+    card_values = {
         "schema_version": card.SCHEMA_VERSION,
         "problem": "small",
         "title": "Small",
@@ -54,14 +54,14 @@ def package() -> Package:
         "params": {},
         "model_sha256": hashlib.sha256(onnx).hexdigest(),
     }
-    return described, onnx
+    return card_values, onnx
 
 
 @pytest.fixture
 def settings(tmp_path, package) -> dict[str, str]:
     """What the API needs to know; nothing listens where its registry should be, the kept model is `package`."""
-    described, onnx = package
-    content = {"version": 7, "card": msgspec.json.encode(described), "model": onnx}
+    card_values, onnx = package
+    content = {"version": 7, "card": msgspec.json.encode(card_values), "model": onnx}
     (tmp_path / "keep").mkdir()
     (tmp_path / "keep" / "small.msgpack").write_bytes(msgspec.msgpack.encode(content))
     return {

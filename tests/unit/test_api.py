@@ -172,10 +172,10 @@ def test_what_another_worker_kept_is_served(settings, tmp_path):
 @pytest.fixture
 def image(settings, package, tmp_path) -> dict[str, str]:
     """The settings of a released image: nothing is kept, version 3 is baked."""
-    described, onnx = package
+    card_values, onnx = package
     Path(settings["KEEP_DIR"], "small.msgpack").rename(tmp_path / "kept")
     (tmp_path / "package").mkdir()
-    (tmp_path / "package" / "card.json").write_bytes(msgspec.json.encode(described))
+    (tmp_path / "package" / "card.json").write_bytes(msgspec.json.encode(card_values))
     (tmp_path / "package" / "model.onnx").write_bytes(onnx)
     (tmp_path / "package" / "version").write_text("3\n")
     embed(tmp_path / "package", tmp_path / "baked")
@@ -221,24 +221,24 @@ def test_a_kept_model_of_another_registry_is_replaced(settings, package):
     """The same number is not the same model: the card is compared, once."""
     app = create_app(settings)
     follower = app.extensions["follower"]
-    described, onnx = package
-    other = msgspec.json.encode({**described, "title": "Another"})
+    card_values, onnx = package
+    other = msgspec.json.encode({**card_values, "title": "Another"})
 
     class Other:
-        model, asked = "small", 0
+        model, requests = "small", 0
 
         def champion(self):
             return Version("small", 7, "", "", {})
 
         def download(self, _):
-            self.asked += 1
+            self.requests += 1
             return other, onnx
 
     follower.registry = Other()
     for _ in range(3):
         follower.poll()
     assert follower.model.card.title == "Another"
-    assert follower.registry.asked == 2, "to compare, and to serve"
+    assert follower.registry.requests == 2, "to compare, and to serve"
 
 
 def test_the_key_is_asked_for(settings):

@@ -94,14 +94,14 @@ def test_a_period_includes_its_start_and_not_its_end(tmp_path):
     assert [event.id for event in read(tmp_path, until=NOON + hour)] == ["0"]
 
 
-@pytest.mark.parametrize(("days", "opened"), [(-2, False), (-0.9, True), (0.5, True), (2, False)])
-def test_a_file_of_another_time_is_not_opened(tmp_path, days, opened):
+@pytest.mark.parametrize(("days", "is_opened"), [(-2, False), (-0.9, True), (0.5, True), (2, False)])
+def test_a_file_of_another_time_is_not_opened(tmp_path, days, is_opened):
     """Its broken line would be counted."""
     start = NOON + timedelta(days=days)
     (tmp_path / f"api-{start:{events.STARTED}}-1.ndjson").write_bytes(b"broken\n")
     reader = read(tmp_path, NOON, NOON + timedelta(days=1))
     assert list(reader) == []
-    assert reader.broken == int(opened)
+    assert reader.broken == int(is_opened)
 
 
 def test_files_come_in_the_order_of_their_start(tmp_path):

@@ -16,8 +16,8 @@ from tests.unit.conftest import X
 from trainer.export import predict
 
 
-def load(described: dict[str, Any], onnx: bytes) -> model.Model:
-    return model.load("small", 1, msgspec.json.encode(described), onnx)
+def load(card_values: dict[str, Any], onnx: bytes) -> model.Model:
+    return model.load("small", 1, msgspec.json.encode(card_values), onnx)
 
 
 def test_a_sound_package_is_loaded(package):
@@ -40,17 +40,17 @@ def test_a_sound_package_is_loaded(package):
 )
 def test_an_unsound_package_is_refused(package, change, message):
     """A package with a wrong hash, schema or reference row is refused."""
-    described, onnx = package
+    card_values, onnx = package
     with pytest.raises(LabError, match=message):
-        load({**described, **change}, onnx)
+        load({**card_values, **change}, onnx)
 
 
 def test_a_model_that_is_no_onnx_is_refused(package):
     """A file that is not ONNX is refused, even with the right hash."""
-    described, _ = package
+    card_values, _ = package
     for rubbish in (b"", b"pickle"):
         with pytest.raises(LabError, match=r"not an ONNX file|not in the standard encoding"):
-            load({**described, "model_sha256": hashlib.sha256(rubbish).hexdigest()}, rubbish)
+            load({**card_values, "model_sha256": hashlib.sha256(rubbish).hexdigest()}, rubbish)
 
 
 def test_a_package_of_the_first_release_is_served():

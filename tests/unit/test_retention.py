@@ -60,12 +60,12 @@ def test_no_file_goes_that_may_stay_and_none_stays_that_must_go(files, days, lim
     with tempfile.TemporaryDirectory() as name:
         folder, handles = Path(name), []
         paths = [make(folder, number, age + 0.5, size) for number, (age, size, _, _) in enumerate(files)]
-        for path, (_, _, opened, _) in zip(paths, files, strict=True):
-            if opened:
+        for path, (_, _, is_open, _) in zip(paths, files, strict=True):
+            if is_open:
                 handles.append(os.open(path, os.O_WRONLY))
                 retention.hold(handles[-1])
-        done = [path.name for path, file in zip(paths, files, strict=True) if file[3]]
-        (folder / "monitor.checkpoint").write_text("\n".join(done))
+        finished_names = [path.name for path, file in zip(paths, files, strict=True) if file[3]]
+        (folder / "monitor.checkpoint").write_text("\n".join(finished_names))
         prune(folder, Retention(days, limit / 1e6))
         remainder = names(folder)
         for file in handles:
@@ -73,7 +73,7 @@ def test_no_file_goes_that_may_stay_and_none_stays_that_must_go(files, days, lim
     whole = sum(size for path, (_, size, _, _) in zip(paths, files, strict=True) if path.name in remainder)
     ages = [age for path, (age, *_) in zip(paths, files, strict=True) if path.name in remainder]
     losses = [file for path, file in zip(paths, files, strict=True) if path.name not in remainder]
-    free = [age for age, _, opened, needless in files if not opened and needless]
+    free = [age for age, _, is_open, needless in files if not is_open and needless]
     assert {age for age, *_ in losses} <= set(free), "what is open or needed stays"
     assert all(age + 0.5 < days for age in set(ages) & set(free)), "what is too old goes"
     assert whole <= limit or not set(ages) & set(free), "as many go as must"
@@ -202,14 +202,14 @@ def test_a_reader_with_a_checkpoint_sees_every_event(tmp_path):
         for path in sorted(tmp_path.glob("*.ndjson")):
             if path.name in finished_files:
                 continue
-            left = not events.is_open(path)
+            is_closed = not events.is_open(path)
             with path.open("rb") as file:
                 file.seek(offsets.get(path.name, 0))
                 for line in file:
                     if line.endswith(b"\n"):
                         numbers.add(events.msgspec.json.decode(line)["event.id"])
                         offsets[path.name] = offsets.get(path.name, 0) + len(line)
-            if left:
+            if is_closed:
                 finished_files.add(path.name)
         part = checkpoint.with_suffix(".part")
         part.write_text("\n".join(finished_files & names(tmp_path)))

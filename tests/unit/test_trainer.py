@@ -248,9 +248,9 @@ def test_the_card_keeps_the_order_of_the_models_inputs():
     """The order in the card holds also when params.yaml lists its features in another order later."""
     turned = msgspec.structs.replace(CANCER, features=dict(reversed(CANCER.features.items())))
     text = cards.encode(make_card(turned, result("a", [1.0, 1.0]), "run", "commit", False))
-    described = msgspec.json.decode(text)
-    assert [feature["name"] for feature in described["features"]] == list(CANCER.features)
-    assert list(described["params"]["features"]) == list(turned.features)
+    card_values = msgspec.json.decode(text)
+    assert [feature["name"] for feature in card_values["features"]] == list(CANCER.features)
+    assert list(card_values["params"]["features"]) == list(turned.features)
 
 
 @pytest.mark.parametrize(

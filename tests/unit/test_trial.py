@@ -176,9 +176,9 @@ def test_rounding_beyond_one_is_cut_off(served):
 def test_no_row_of_the_table_is_given_away(served):
     """GET /model has the whole card except the rows of the self-test."""
     card = served[0].get("/model").json["card"]
-    described = msgspec.json.decode(hostile.package(hostile.SOUND)[0])
-    del described["self_test"]
-    assert card == described
+    card_values = msgspec.json.decode(hostile.package(hostile.SOUND)[0])
+    del card_values["self_test"]
+    assert card == card_values
 
 
 def test_a_model_is_read_as_what_was_inspected():
