@@ -131,10 +131,10 @@ def worker(address: str, code: Path, name: str) -> Iterator[str]:
                 return next((where for where, about in workers.items() if about["name"] == name), None)
 
             deadline = time.monotonic() + 60
-            while not (address := place()) and time.monotonic() < deadline:
+            while not (worker_address := place()) and time.monotonic() < deadline:
                 time.sleep(0.1)
-        assert address, "the worker did not come"
-        yield address
+        assert worker_address, "the worker did not come"
+        yield worker_address
     finally:
         process.terminate()
         process.wait(30)
