@@ -118,12 +118,14 @@ class Setting:
             if self.check:
                 self.check(value)
         except (msgspec.ValidationError, LabError) as error:
+            if isinstance(error, LabError) and error.remedy:  # the check has a message of its own
+                raise
             template = (
                 "the value of {0} cannot be used" if self.secret or self.hidden or "@" in text else "{0} is {1!r}"
             )
             raise LabError(
                 f"{template.format(self.name, text)}; it must be {self.words}",
-                getattr(error, "remedy", "") or f"give another value: make up {self.name}=…, or correct it in .env",
+                f"give another value: make up {self.name}=…, or correct it in .env",
             ) from None
         return value
 

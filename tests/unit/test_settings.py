@@ -97,6 +97,7 @@ def test_an_empty_value_is_the_tables(env_file):
         *(("AWS_ROLE_ARN", value) for value in ("pipeline", "arn:aws:iam::1:role/pipeline")),
         ("AWS_TARGET", "localstack"),
         ("ENGINE", "podman"),
+        ("ALLOWED_HOSTS", "https://lab.example.com"),
         ("LITE", "yes"),
         ("START_SECONDS", "0"),
         ("PARAMS", "a\tb"),
