@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def measure(lab: Lab, runs: int) -> list[list[str]]:
-    """The rows of the table: what, target, seen."""
+    """The rows of the table: quantity, target, measured value."""
     cores = [core_share()]
     fresh = seconds(lab, "up")
     memory = resident(lab)

@@ -1,4 +1,4 @@
-"""Bodies that are as bad as a client can make them, of any size."""
+"""The worst bodies that a client can send, of any size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded lab, really up: a copy of the work tree, free ports, real servers."""
+"""The embedded lab, really up, in a copy of the work tree with free ports and real servers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass(frozen=True)
 class Lab:
-    """A clone of its own and the commands a person would type there."""
+    """A clone of its own, and the commands that a person types there."""
 
     root: Path
     env: dict[str, str]
@@ -50,7 +50,7 @@ class Lab:
         )
 
     def python(self, *words: str, **env: str) -> str:
-        """Run `python …`, which must succeed, and give what it printed."""
+        """Run `python …`, which must succeed, and return its output."""
         process = self.run(sys.executable, *words, **env)
         assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
         return process.stdout
@@ -59,7 +59,7 @@ class Lab:
         return f"http://127.0.0.1:{self.env[port]}"
 
     def api(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Ask the API; give status and decoded body."""
+        """Send a request to the API; return status and decoded body."""
         answer = urllib3.request(
             method,
             self.url("API_PORT") + path,
@@ -70,9 +70,9 @@ class Lab:
 
 
 def free_port(ports_in_use: set[int]) -> int:
-    """A port that is free, as is the one 10000 above it, where SeaweedFS may put gRPC.
+    """A free port such that the one 10000 above it, where SeaweedFS may put gRPC, is free, too.
 
-    Both are below Linux's ephemeral ones, which any outgoing connection may take.
+    Both are below Linux's ephemeral ports, which any outgoing connection may use.
     """
     for port in range(10_500 + os.getpid() % 5_000, 22_700):
         if port not in ports_in_use and all(_is_free(p) for p in (port, port + 10_000)):
@@ -87,7 +87,7 @@ def _is_free(port: int) -> bool:
 
 
 def copy_work_tree(target: Path) -> None:
-    """Copy what git knows or would know, as it stands, and commit it in a repository of its own."""
+    """Copy the files that git knows, or would know, to another folder."""
     listing = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -98,7 +98,7 @@ def copy_work_tree(target: Path) -> None:
 
 
 def add_a_table(root: Path) -> None:
-    """Put another table beside the lab's, with the dvc.yaml that `make up PARAMS=…` writes; none of it has run."""
+    """Put another table beside the lab's, with the dvc.yaml that `make up PARAMS=…` writes. No stage has run."""
     folder = Path("examples", "own-table")
     shutil.copytree(root / "examples" / "crabs", root / folder)
     (root / folder / "dvc.yaml").write_text(pipeline.definition(ROOT / folder))
@@ -151,7 +151,7 @@ def short_training_lock() -> str:
 
 
 def bring_up(instance: Lab) -> None:
-    """`make up`, which must succeed; keep its output and what git says of the work tree afterwards."""
+    """Run `make up`, which must succeed; keep its output and git's status of the work tree afterwards."""
     process = instance.run(sys.executable, "-m", "launcher", "up")
     assert process.returncode == 0, process.stdout[-4000:] + process.stderr[-4000:]
     status = instance.run("git", "status", "--porcelain")
@@ -177,7 +177,7 @@ def make_lab(root: Path, **env: str) -> Lab:
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory):
-    """A lab that is up as processes, its champion served."""
+    """A lab that is up as processes and serves its champion."""
     instance = make_lab(tmp_path_factory.mktemp("lab"), ENGINE="embedded")
     try:
         bring_up(instance)

@@ -1,4 +1,4 @@
-"""Packages that an API must not serve: each is sound but for one thing."""
+"""Packages that an API must not serve: each one is sound except for one thing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _with(change: Callable[[ModelProto], Any]) -> bytes:
 
 
 def _external() -> dict[str, bytes]:
-    """Weights in another file, at every place where a tensor can stand."""
+    """Models with weights in another file, at every place where a tensor can stand."""
 
     def initializer(onnx_model: ModelProto) -> None:
         onnx_model.graph.initializer[0].CopyFrom(outside())
@@ -86,7 +86,7 @@ def _external() -> dict[str, bytes]:
 
 
 def _loop(trips: Any) -> tuple[Nodes, list[TensorProto]]:
-    """A loop that hands its value on, `trips` times: a number, or the name of what gives it."""
+    """A loop that passes its value on `trips` times, a number or the name of a value."""
     body = helper.make_graph(
         [node("Identity", "go", "go_on"), node("Identity", "v", "v_next")],
         "body",
@@ -157,7 +157,7 @@ def _functions(nodes: Nodes, *functions: FunctionProto) -> ModelProto:
 
 
 def _heavy() -> dict[str, bytes]:
-    """Small files that take much: of memory, of time, of the stack."""
+    """Small files that need much memory, time or stack."""
     big = constant("big", [20_000, 20_000], np.int64)
     square = constant("square", [600, 600], np.int64)
     # They depend on the features, or the runtime would compute them once, when it loads the model.
@@ -232,7 +232,7 @@ def _deep(branches: int) -> bytes:
 
 
 def _bytes() -> dict[str, bytes]:
-    """Files that are no ONNX, or not only."""
+    """Files that are not ONNX, or not only ONNX."""
     unknown = SOUND + b"\xfa\x7f\x03abc"
     return {
         "nothing": b"",
@@ -247,7 +247,7 @@ def _bytes() -> dict[str, bytes]:
 
 
 def _interface() -> dict[str, bytes]:
-    """Models that do not take or give what the API sends and answers."""
+    """Models whose input or output differs from that of the API."""
     two = graph(dense())
     two.input.append(helper.make_tensor_value_info("more", FLOAT, ["n", 2]))
     default = graph(dense())
@@ -286,7 +286,7 @@ def _interface() -> dict[str, bytes]:
 
 
 def _figures() -> dict[str, bytes]:
-    """Models whose probabilities are none."""
+    """Models whose outputs are not probabilities."""
 
     def added(value: float) -> bytes:
         return after(node("Add", "p odd", "probabilities"), constants=(constant("odd", value),))

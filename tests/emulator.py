@@ -25,7 +25,7 @@ from tests.lab.conftest import eventually
 
 @dataclass(frozen=True)
 class Emulator:
-    """Where it listens, and root's key; secrets as `make up` draws them."""
+    """The port of a stand-in, and root's key; the secrets are drawn as `make up` draws them."""
 
     port: int
     key_id: str = field(default_factory=lambda: secrets.token_hex(20))
@@ -55,7 +55,7 @@ class Emulator:
 
 
 def environment(emulator: Emulator, folder: Path) -> dict[str, str]:
-    """What supervisord sets for it."""
+    """The variables that supervisord sets for the stand-in."""
     return {
         "PATH": os.environ["PATH"],
         "AWS_ACCESS_KEY_ID": emulator.key_id,
@@ -87,7 +87,7 @@ def running(folder: Path) -> Iterator[Emulator]:
 
 @contextlib.contextmanager
 def serving(content: bytes, kind: str = "text/plain") -> Iterator[tuple[int, list[str]]]:
-    """A server that answers everything with `content`: its port, and the paths that it was asked for."""
+    """A server that answers everything with `content`: its port, and the requested paths."""
     requests: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -111,7 +111,7 @@ def serving(content: bytes, kind: str = "text/plain") -> Iterator[tuple[int, lis
 
 
 def balance(emulator: Emulator, port: int) -> str:
-    """Make a load balancer called `front` before that port; give its host name."""
+    """Make a load balancer called `front` before that port; return its host name."""
     elb = emulator.client("elbv2")
     balancer = elb.create_load_balancer(Name="front", Subnets=["subnet-1"])["LoadBalancers"][0]
     group = elb.create_target_group(Name="g", Protocol="HTTP", Port=port, TargetType="ip", VpcId="vpc-00000001")

@@ -1,4 +1,4 @@
-"""How to make a package with ONNX's own helpers: a sound one, and the parts of those that are not."""
+"""Make packages with ONNX's own helpers: a sound one, and parts of unsound ones."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ def node(kind: str, inputs: str, outputs: str, **attributes: Any) -> NodeProto:
 SOUND = model(dense())
 
 
-def package(onnx: bytes, card_values: dict[str, Any] | None = None) -> tuple[bytes, bytes]:
-    """The files of a package, its card's hash the model's."""
-    card = copy.deepcopy(card_values if card_values is not None else card_values())
+def package(onnx: bytes, values: dict[str, Any] | None = None) -> tuple[bytes, bytes]:
+    """The files of a package; the card has the hash of the model."""
+    card = copy.deepcopy(values if values is not None else card_values())
     card["model_sha256"] = hashlib.sha256(onnx).hexdigest()
     return msgspec.json.encode(card), onnx
 
@@ -110,7 +110,7 @@ def card_values() -> dict[str, Any]:
 
 
 def outside(name: str = "weights", place: str = ".env") -> TensorProto:
-    """The weights, whose bytes are those of another file."""
+    """Weights whose bytes are in another file."""
     tensor = TensorProto(name=name, data_type=FLOAT, dims=[2, 2], data_location=TensorProto.EXTERNAL)
     for key, value in (("location", place), ("offset", "0"), ("length", "16")):
         tensor.external_data.append(StringStringEntryProto(key=key, value=value))
@@ -158,7 +158,7 @@ def on(value: float, result: float = np.nan) -> bytes:
 
 
 def put(folder: Path, version: int, files: tuple[bytes, bytes]) -> Path:
-    """Write the package as the API keeps it."""
+    """Write the package in the form in which the API stores it."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{NAME}.msgpack"
     path.write_bytes(msgspec.msgpack.encode({"version": version, "card": files[0], "model": files[1]}))

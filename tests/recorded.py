@@ -1,4 +1,4 @@
-"""Events as they are named in the files."""
+"""Read the events of a folder under their names in the files."""
 
 from __future__ import annotations
 

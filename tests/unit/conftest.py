@@ -22,7 +22,9 @@ Package = tuple[dict[str, Any], bytes]
 
 @pytest.fixture(scope="session")
 def package() -> Package:
-    """A small model and its card as JSON values: a is a whole number from -9 to 9, b a real one that may miss."""
+    """A small model and its card as JSON values: `a` is a whole number from -9 to 9, `b` a real one that may be
+    missing.
+    """
     pipeline = make_pipeline(SimpleImputer(), LogisticRegression()).fit(X, X[:, 0] > 0)
     onnx = export(pipeline, X, 0.5, "small")
     mean, bins = {"mean": 1.0, "sd": 0.0}, {"edges": [0.0, 1.0], "shares": [1.0], "missing": 0.0, "counts": [100]}
@@ -59,7 +61,7 @@ def package() -> Package:
 
 @pytest.fixture
 def settings(tmp_path, package) -> dict[str, str]:
-    """What the API needs to know; nothing listens where its registry should be, the kept model is `package`."""
+    """The configuration of an API whose registry is away, and whose stored model is `package`."""
     card_values, onnx = package
     content = {"version": 7, "card": msgspec.json.encode(card_values), "model": onnx}
     (tmp_path / "keep").mkdir()

@@ -1,4 +1,4 @@
-"""A stand-in for Elasticsearch, Kibana and the API. provision.py and elk_smoke.py are led to it."""
+"""A stand-in for Elasticsearch, Kibana and the API, to which provision.py and elk_smoke.py are led."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class StandIn(BaseHTTPRequestHandler):
 
 @contextmanager
 def stand_in() -> Iterator[type[StandIn]]:
-    """One of its own, listening at `url`."""
+    """A stand-in of its own that listens at `url`."""
     state = {"kept": {}, "asked": [], "answers": {}, "coming": {ECS: 3, TRACES: 3}, "raw": []}
     handler = type("Handler", (StandIn,), state)
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -122,7 +122,7 @@ def stand_in() -> Iterator[type[StandIn]]:
 
 
 def load_provision(server: type[StandIn], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """provision.py, hurried, and led to the stand-in."""
+    """provision.py with short waits, led to the stand-in."""
     spec = importlib.util.spec_from_file_location("elastic_provision", ELASTIC / "provision.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -138,7 +138,7 @@ def load_provision(server: type[StandIn], monkeypatch: pytest.MonkeyPatch) -> An
 
 @contextmanager
 def load_smoke(server: type[StandIn], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """elk_smoke.py, hurried, led to the stand-in, and everything there that it looks for."""
+    """elk_smoke.py with short waits, led to the stand-in, which has all that the script looks for."""
     monkeypatch.syspath_prepend(str(ELASTIC))
     module = importlib.import_module("tests.elk_smoke")
     monkeypatch.setattr(module, "ARRIVAL_SECONDS", 0.1)

@@ -1,4 +1,4 @@
-"""Results of trainings that nothing was trained for: only what the gate reads is in them."""
+"""Results of trainings, made without a training, with the values that the gate reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The API's contract, without a registry: what it answers and what it records."""
+"""The answers and the events of the API, without a registry."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def recorded(settings) -> list[dict]:
 
 
 def test_a_prediction_is_recorded_as_answered(client, settings):
-    """Id, version, features, probability, label, duration and the caller's trace."""
+    """The event has the id, version, features, probability and label of the answer, the duration, and the caller's
+    trace.
+    """
     answer = client.post("/predict", json=GOOD, headers={"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"})
     assert answer.status_code == 200
     (event,) = recorded(settings)
@@ -47,14 +49,14 @@ def test_a_prediction_is_recorded_as_answered(client, settings):
 
 
 def test_a_batch_is_recorded_row_by_row(client, settings):
-    """One event a row, under the id that was answered for it."""
+    """Each row of a batch has one event, with the id in the answer."""
     answer = client.post("/predict/batch", json={"instances": [GOOD, {"a": -3}]})
     assert [p["id"] for p in answer.json["predictions"]] == [e["event.id"] for e in recorded(settings)]
     assert [e["lab.features"] for e in recorded(settings)] == [GOOD, {"a": -3}]
 
 
 def test_feedback_is_accepted_and_recorded(client, settings):
-    """Repeated and contradicting ones too: they are settled where they are joined."""
+    """Every feedback is recorded, also a repeated or contradicting one, because the monitor decides about these."""
     prediction = client.post("/predict", json=GOOD).json["id"]
     for label in ("yes", "yes", "no"):
         assert client.post("/feedback", json={"prediction_id": prediction, "label": label}).status_code == 202
@@ -76,7 +78,7 @@ def test_feedback_is_accepted_and_recorded(client, settings):
     ],
 )
 def test_what_fails_is_a_problem(client, settings, call, status):
-    """RFC 9457, with the trace to look for, and an event."""
+    """A failed request gets a problem (RFC 9457) with its trace, and an event."""
     answer = client.open(**call)
     assert (answer.status_code, answer.content_type) == (status, "application/problem+json")
     assert answer.json["status"] == status
@@ -90,7 +92,7 @@ def test_what_fails_is_a_problem(client, settings, call, status):
 
 @pytest.mark.parametrize("source", ["client", "dashboard", "loadtest", "demo"])
 def test_events_say_where_a_request_comes_from_and_which_lab_wrote_them(settings, source):
-    """Without X-Client it is a client; predictions, feedback and failed requests have it."""
+    """Each event has the value of X-Client, or `client` without the header, and the environment of the lab."""
     client = create_app({**settings, "ENVIRONMENT": "staging"}).test_client()
     headers = {} if source == "client" else {"X-Client": source}
     prediction = client.post("/predict", json=GOOD, headers=headers).json["id"]
@@ -102,7 +104,7 @@ def test_events_say_where_a_request_comes_from_and_which_lab_wrote_them(settings
 
 @pytest.mark.parametrize("value", ["", "client", "Dashboard", "demo, demo", "Jane"])
 def test_an_unknown_client_is_refused_and_does_not_pass_for_a_patient(client, settings, value):
-    """400 names the known values, OpenAPI too; the value is not recorded."""
+    """An unknown X-Client gets 400 with the known values, as in the OpenAPI document, and is not recorded."""
     answer = client.post("/predict", json=GOOD, headers={"X-Client": value})
     assert (answer.status_code, answer.content_type) == (400, "application/problem+json")
     (event,) = recorded(settings)
@@ -113,7 +115,7 @@ def test_an_unknown_client_is_refused_and_does_not_pass_for_a_patient(client, se
 
 
 def test_workers_write_one_alert_for_each_version_and_reason(tmp_path):
-    """Twenty at once, and after a restart; another reason and a version that is served and fails are other alerts."""
+    """Twenty workers write one alert, also after a restart; another reason or a failing version is another alert."""
 
     def find(_: int) -> None:
         writer = Writer(tmp_path / "events", "api")
@@ -131,7 +133,7 @@ def test_workers_write_one_alert_for_each_version_and_reason(tmp_path):
 
 
 def test_no_name_that_a_client_sends_is_recorded(client, settings):
-    """An unknown field may be anybody's name: the answer says it, the event does not."""
+    """The answer has the name of an unknown field and the event has not, because it may be the name of a person."""
     answer = client.post("/predict?who=Jane", json={"a": 1, "Jane Doe": 2})
     assert "Jane" in answer.text
     client.get("/Jane")
@@ -139,7 +141,7 @@ def test_no_name_that_a_client_sends_is_recorded(client, settings):
 
 
 def test_without_a_model_it_is_alive_and_not_ready(settings):
-    """503 says why, where a model is needed."""
+    """Without a model /healthz answers, and routes that need one answer 503 with the reason."""
     client = create_app({**settings, "MODEL_NAME": "other"}).test_client()
     assert client.get("/healthz").status_code == 200
     for answer in (client.get("/readyz"), client.get("/openapi.json"), client.post("/predict", json=GOOD)):
@@ -148,7 +150,7 @@ def test_without_a_model_it_is_alive_and_not_ready(settings):
 
 
 def test_a_kept_model_that_was_altered_is_not_served(settings):
-    """It is verified like any other."""
+    """A stored model is verified like any other."""
     path = Path(settings["KEEP_DIR"]) / "small.msgpack"
     body = bytearray(path.read_bytes())
     body[-10] ^= 1
@@ -158,7 +160,7 @@ def test_a_kept_model_that_was_altered_is_not_served(settings):
 
 
 def test_what_another_worker_kept_is_served(settings, tmp_path):
-    """A worker that finds no sound champion takes what another one keeps, also after its own start."""
+    """A worker without a sound champion serves the model that another worker stores, also after its own start."""
     path = tmp_path / "keep" / "small.msgpack"
     path.rename(tmp_path / "elsewhere")
     app = create_app(settings)
@@ -171,7 +173,7 @@ def test_what_another_worker_kept_is_served(settings, tmp_path):
 
 @pytest.fixture
 def image(settings, package, tmp_path) -> dict[str, str]:
-    """The settings of a released image: nothing is kept, version 3 is baked."""
+    """The settings of a released image: no stored model, and version 3 inside the image."""
     card_values, onnx = package
     Path(settings["KEEP_DIR"], "small.msgpack").rename(tmp_path / "kept")
     (tmp_path / "package").mkdir()
@@ -183,13 +185,13 @@ def image(settings, package, tmp_path) -> dict[str, str]:
 
 
 def test_a_released_image_serves_what_it_was_built_with(image):
-    """With the registry away and nothing kept."""
+    """Without a registry and a stored model, the image serves its own model."""
     answer = create_app(image).test_client().post("/predict", json=GOOD)
     assert answer.json["model"]["version"] == 3
 
 
 def test_what_was_kept_comes_before_what_was_baked(image, tmp_path):
-    """It was the champion later; when it is not sound, what was baked is served."""
+    """The stored model is served, because it is newer; when it is not sound, the model in the image is served."""
     path = Path(image["KEEP_DIR"], "small.msgpack")
     (tmp_path / "kept").rename(path)
     assert create_app(image).test_client().get("/readyz").json["version"] == 7
@@ -198,7 +200,7 @@ def test_what_was_kept_comes_before_what_was_baked(image, tmp_path):
 
 
 def test_no_unsound_package_is_baked(image, tmp_path):
-    """An image with it could not start alone; without a package nothing is baked."""
+    """No image is built with an unsound package, because it could not start; without a package nothing is added."""
     model = tmp_path / "package" / "model.onnx"
     whole = model.read_bytes()
     for altered in (whole[:-9], None):
@@ -218,7 +220,7 @@ def test_no_unsound_package_is_baked(image, tmp_path):
 
 
 def test_a_kept_model_of_another_registry_is_replaced(settings, package):
-    """The same number is not the same model: the card is compared, once."""
+    """The card of a stored model is compared once, because another registry may use the same number."""
     app = create_app(settings)
     follower = app.extensions["follower"]
     card_values, onnx = package
@@ -242,7 +244,7 @@ def test_a_kept_model_of_another_registry_is_replaced(settings, package):
 
 
 def test_the_key_is_asked_for(settings):
-    """401 without it, for all but the probes and the description."""
+    """Without the key every route answers 401, except the probes and the documentation."""
     client = create_app({**settings, "API_KEY": "sesame"}).test_client()
     for headers in ({}, {"X-API-Key": "wrong"}, {"X-API-Key": "sésame"}):
         refusals = client.post("/predict", json=GOOD, headers=headers)
@@ -257,7 +259,7 @@ def test_the_key_is_asked_for(settings):
 
 
 def test_the_document_has_the_names_and_bounds_of_the_card(client):
-    """They are the model's, and what may be missing may be missing."""
+    """The OpenAPI document has the names and bounds of the card, and nullable features are optional."""
     schema = client.get("/openapi.json").json["components"]["schemas"]["Record"]
     assert schema["required"] == ["a"]
     assert schema["properties"]["a"] == {"title": "x", "type": "integer", "minimum": -9, "maximum": 9}
@@ -266,7 +268,7 @@ def test_the_document_has_the_names_and_bounds_of_the_card(client):
 
 
 def test_the_page_needs_no_internet(client):
-    """Every address in it is our own and answers."""
+    """Every address in the page is of this API, and answers."""
     page = client.get("/docs")
     assert "http" not in page.text.replace("<!doctype html>", "")
     for name in ("swagger-ui.css", "swagger-ui-bundle.js", "start.js", "favicon-32x32.png"):
@@ -277,7 +279,7 @@ def test_the_page_needs_no_internet(client):
 
 
 def test_answers_carry_security_headers(client):
-    """Nothing is kept, guessed or framed."""
+    """No answer may be stored, guessed in its type, or framed."""
     for answer in (client.post("/predict", json=GOOD), client.get("/nothing")):
         assert answer.headers["Cache-Control"] == "no-store"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
@@ -285,7 +287,7 @@ def test_answers_carry_security_headers(client):
 
 
 def test_metrics_count_what_was_done(client):
-    """Requests by route and status, their latency, predictions by label and version, the model."""
+    """The metrics count requests by route and status with their latency, and predictions by label and version."""
     client.post("/predict/batch", json={"instances": [{"a": 9}, {"a": -9}, {"a": 9}]})
     client.post("/predict", json={})
     client.get("/Jane")
@@ -305,7 +307,7 @@ def test_metrics_count_what_was_done(client):
 
 
 def test_a_folder_that_cannot_be_written_is_503_and_no_prediction(settings, tmp_path):
-    """What cannot be recorded is not acknowledged; with the fault gone it goes on by itself."""
+    """A prediction that cannot be recorded is a 503, and the API recovers by itself."""
     blocker = tmp_path / "blocked"
     blocker.write_text("a file where the folder should be")
     client = create_app({**settings, "EVENTS_DIR": str(blocker)}).test_client()
@@ -319,7 +321,7 @@ def test_a_folder_that_cannot_be_written_is_503_and_no_prediction(settings, tmp_
 
 
 def test_log_lines_carry_the_trace():
-    """In a request, and only there."""
+    """Log lines have the trace id within a request, and only there."""
     record = logging.LogRecord("x", logging.INFO, "", 0, "said", None, None)
     token = trace_id.set(TRACE)
     assert TraceFilter().filter(record)
@@ -328,7 +330,7 @@ def test_log_lines_carry_the_trace():
 
 
 def test_the_log_configuration_is_ecs():
-    """Granian's own lines too."""
+    """All log lines are in ECS, also those of Granian."""
     config = msgspec.json.decode((Path(__file__).parents[2] / "api" / "logging.json").read_bytes())
     assert config["formatters"]["ecs"]["()"] == "ecs_logging.StdlibFormatter"
     assert set(config["loggers"]) >= {"_granian", "granian.access"}
@@ -349,7 +351,7 @@ def test_the_log_configuration_is_ecs():
     ],
 )
 def test_only_names_of_its_own_are_answered(settings, host, path, status):
-    """A page's name with this address (DNS rebinding) gets nothing; a load balancer's probes are answered."""
+    """A foreign host name (DNS rebinding) is refused, and the probes of a load balancer are answered."""
     client = create_app({**settings, "ALLOWED_HOSTS": "api, models.example"}).test_client()
     answer = client.get(path, headers={"Host": host})
     assert answer.status_code == status
@@ -362,7 +364,7 @@ def test_only_names_of_its_own_are_answered(settings, host, path, status):
 
 
 def test_a_foreign_name_posts_nothing(client, settings):
-    """Neither predictions nor feedback."""
+    """A request under a foreign host name causes neither a prediction nor a feedback."""
     for path in ("/predict", "/predict/batch", "/feedback"):
         answer = client.post(path, json=GOOD, headers={"Host": "evil.example"})
         assert answer.status_code == 421
@@ -386,7 +388,7 @@ def test_a_foreign_name_posts_nothing(client, settings):
     ],
 )
 def test_what_is_odd_is_refused_and_recorded(client, settings, call, status):
-    """With a problem, an event and a metric."""
+    """An odd request gets a problem, an event and a count."""
     path = call.pop("path")
     answer = client.open("/", environ_overrides={"PATH_INFO": unquote(path)}, **call)
     assert (answer.status_code, answer.content_type) == (status, "application/problem+json")
@@ -398,14 +400,14 @@ def test_what_is_odd_is_refused_and_recorded(client, settings, call, status):
 
 @pytest.mark.parametrize("date", ["Mon, 01 Jan 100000000000000000000 00:00:00 GMT", "x", "Fri, 01 Jan 2100 0:0:0 GMT"])
 def test_a_date_changes_nothing(client, date):
-    """The page's files are sent whole, whatever the client says it has."""
+    """Files of the page are sent whole, whatever version the client claims to have."""
     answer = client.get("/docs/start.js", headers={"If-Modified-Since": date, "If-Range": date, "Range": "bytes=0-1"})
     assert answer.status_code == 200
     assert answer.data == (Path(__file__).parents[2] / "api" / "docs" / "start.js").read_bytes()
 
 
 def test_options_tells_the_methods_and_grants_nothing(client, settings):
-    """No content, no HTML, and no header by which a browser would let a page of another origin in."""
+    """The answer to OPTIONS has no content and no header that allows a page of another origin."""
     headers = {"Origin": "http://127.0.0.1:9999", "Access-Control-Request-Method": "POST"}
     for path, methods in (("/feedback", {"POST", "OPTIONS"}), ("/model", {"GET", "HEAD", "OPTIONS"})):
         answer = client.options(path, headers={**headers, "Access-Control-Request-Headers": "content-type"})
@@ -417,7 +419,7 @@ def test_options_tells_the_methods_and_grants_nothing(client, settings):
 
 
 def test_metrics_are_answered_on_a_full_disk(settings, tmp_path):
-    """What this worker counted is in its memory."""
+    """The counts of this worker are in its memory, so they are answered on a full disk."""
     (tmp_path / "full").write_text("a file where the folder should be")
     client = create_app({**settings, "METRICS_DIR": str(tmp_path / "full")}).test_client()
     client.get("/nothing")
@@ -427,7 +429,7 @@ def test_metrics_are_answered_on_a_full_disk(settings, tmp_path):
 
 
 def test_a_fault_of_the_api_is_recorded(app, settings, monkeypatch):
-    """What breaks before Flask can answer for it is a problem, an event and a metric as well."""
+    """A fault before Flask can answer is also a problem, an event and a count."""
     monkeypatch.setattr(type(app), "create_url_adapter", lambda *_: 1 / 0)
     client = app.test_client()
     answer = client.get("/healthz")
@@ -439,12 +441,12 @@ def test_a_fault_of_the_api_is_recorded(app, settings, monkeypatch):
 
 
 def test_the_limit_of_connections_is_the_one_of_the_command():
-    """The log speaks of what Granian does."""
+    """The limit in the log is the one in the command of the server."""
     assert f"--backpressure {CONNECTIONS} " in (ROOT / "services" / "supervisord.conf").read_text()
 
 
 def test_close_ends_what_create_app_started(settings):
-    """No thread is left, the last counts are on disk, and the event file is closed: another process may delete it."""
+    """After `close` no thread is left, the last counts are on disk, and the event file is closed."""
     before = set(threading.enumerate())
     app = create_app(settings)
     assert app.test_client().post("/predict", json=GOOD).status_code == 200
@@ -466,7 +468,7 @@ def test_close_ends_what_create_app_started(settings):
     ],
 )
 def test_a_wrong_configuration_is_refused_by_name(settings, changes, message):
-    """Before anything is started."""
+    """A missing or wrong variable is an error before anything is started."""
     with pytest.raises(LabError, match=message):
         create_app({**settings, **changes})
 

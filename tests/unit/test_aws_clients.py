@@ -1,4 +1,4 @@
-"""The clients of `lab.aws` against the stand-in: its root key, a role on what counts as the real AWS, the lab's S3."""
+"""The clients of `lab.aws`, tested against the stand-in: root's key, a role on the real AWS, and the lab's own S3."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def emulator(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def shell(monkeypatch):
-    """A shell with a profile, a proxy and keys of another project."""
+    """A shell with keys of another project."""
     for name in ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-another-project")
@@ -35,7 +35,7 @@ def settings_for(emulator: Emulator, **changes: str) -> Settings:
 
 
 def test_the_stand_in_is_reached_whatever_the_shell_holds(emulator, monkeypatch):
-    """With root's key of the settings, and not with the shell's profile, proxy or endpoint."""
+    """The client uses root's key of the settings, and not the shell's profile, proxy or endpoint."""
     monkeypatch.setenv("AWS_PROFILE", "of-another-project")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
@@ -43,7 +43,7 @@ def test_the_stand_in_is_reached_whatever_the_shell_holds(emulator, monkeypatch)
 
 
 def test_the_real_aws_has_its_own_address_in_the_region(emulator):
-    """No endpoint of the lab's, and the region of the settings."""
+    """With AWS_TARGET=aws the client has no endpoint of the lab, and the region of the settings."""
     values = settings_for(emulator, AWS_TARGET="aws", AWS_REGION="eu-central-1")
     client = aws.client(values, "ecs")
     assert client.meta.endpoint_url == "https://ecs.eu-central-1.amazonaws.com"
@@ -52,7 +52,7 @@ def test_the_real_aws_has_its_own_address_in_the_region(emulator):
 
 @pytest.mark.parametrize(("role", "arn"), [("", ":root"), (ROLE, ":assumed-role/pipeline/")])
 def test_on_the_real_aws_the_shells_credentials_count_or_a_role(emulator, monkeypatch, role, arn):
-    """The SDK's own variable leads the client for the real AWS to the stand-in here."""
+    """The client uses the shell's credentials or the role. Here AWS_ENDPOINT_URL leads it to the stand-in."""
     trust = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
     iam = emulator.client("iam")
     if role and "pipeline" not in {each["RoleName"] for each in iam.list_roles()["Roles"]}:
@@ -66,7 +66,7 @@ def test_on_the_real_aws_the_shells_credentials_count_or_a_role(emulator, monkey
 
 
 def test_the_bucket_is_the_labs_wherever_the_releases_go(emulator):
-    """S3 has an address and keys of its own, which nobody has until they are drawn."""
+    """S3 has its own address and keys on every target, and the keys must be drawn first."""
     values = settings_for(emulator, AWS_TARGET="aws", S3_PORT="9100", AWS_REGION="eu-central-1")
     with pytest.raises(LabError, match="S3_ACCESS_KEY is not set"):
         aws.client(values, "s3")

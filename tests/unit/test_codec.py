@@ -1,4 +1,4 @@
-"""What a body must hold, whatever its bytes."""
+"""The codec accepts valid bodies and names every fault of other ones, for any bytes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def pointers(error: InvalidError) -> set[str]:
     ],
 )
 def test_what_is_no_record_is_refused(codec, body):
-    """Whatever the bytes, the answer is a refusal that can be read; in a batch too."""
+    """Any bytes that are not a record are refused with a readable reason, also in a batch."""
     with pytest.raises(InvalidError):
         codec.one(body)
     with pytest.raises(InvalidError):
@@ -69,7 +69,7 @@ def test_what_is_no_record_is_refused(codec, body):
 
 @pytest.mark.parametrize("body", [b'{"a": 1}', b'{"a": 1, "b": null}', b'{"a": 1.0}', b' {"b":null ,"a":1e0}\n'])
 def test_a_missing_value_is_taken_where_the_card_allows(codec, body):
-    """Absent and null are the same, and 1.0 is a whole number."""
+    """An absent value is the same as null, and 1.0 is a whole number."""
     for records in (codec.one(body), codec.many(b'{"instances":[' + body + b"]}")):
         assert records.rows.tolist()[0][0] == 1
         assert np.isnan(records.rows[0, 1])
@@ -82,7 +82,7 @@ RECORDS = st.dictionaries(st.sampled_from(["a", "b", "c", "é", "a/b~c"]), VALUE
 
 
 def _wrong(record: dict) -> set[str]:
-    """The same rules, said once more and simply."""
+    """The same rules, written a second time in a simple form."""
     number = {n: isinstance(v, int | float) and not isinstance(v, bool) and -9 <= v <= 9 for n, v in record.items()}
     names = set(record) - {"a", "b"}
     if not number.get("a") or record["a"] != int(record["a"]):
@@ -94,7 +94,7 @@ def _wrong(record: dict) -> set[str]:
 
 @given(RECORDS)
 def test_every_wrong_field_is_named_and_no_other(codec, record):
-    """For any record, by itself and in a batch."""
+    """The property holds for any record, alone and in a batch."""
     body, names = json.dumps(record).encode(), _wrong(record)
     if not names:
         assert codec.one(body).rows.shape == codec.many(b'{"instances":[' + body + b"]}").rows.shape == (1, 2)
@@ -109,14 +109,14 @@ def test_every_wrong_field_is_named_and_no_other(codec, record):
 
 @given(st.lists(st.tuples(st.integers(-9, 9), st.none() | st.floats(-9, 9)), min_size=1, max_size=20))
 def test_rows_are_what_was_sent(codec, values):
-    """In order, as float32, missing as NaN."""
+    """Rows are in order, as float32, with NaN for missing values."""
     body = json.dumps({"instances": [{"b": b, "a": a} for a, b in values]}).encode()
     expectation = np.array([[a, np.nan if b is None else b] for a, b in values], dtype=np.float32)
     np.testing.assert_array_equal(codec.many(body).rows, expectation)
 
 
 def test_a_batch_has_a_limit(codec):
-    """None, and one too many, are refused; the greatest is taken."""
+    """An empty batch and one that is too large are refused; the largest is accepted."""
     for count in (0, MAX_INSTANCES + 1):
         with pytest.raises(InvalidError, match="1 to 10000"):
             codec.many(json.dumps({"instances": [{"a": 1}] * count}).encode())
@@ -125,7 +125,7 @@ def test_a_batch_has_a_limit(codec):
 
 @pytest.mark.parametrize("body", [b"[]", b'{"instances": 3}', b'{"instances": [{"a": 1}], "x": 1}', b"{}"])
 def test_what_is_no_batch_is_refused(codec, body):
-    """Another shape, another key."""
+    """A body of another form or with another key is refused."""
     with pytest.raises(InvalidError):
         codec.many(body)
 
@@ -134,7 +134,7 @@ ID = "01a208b6-cd8a-7235-ae1f-c492df07b196"
 
 
 def test_feedback_names_a_prediction_and_a_class(card):
-    """An id in either case, and one of the model's classes."""
+    """The id may be in either case, and the label must be one of the model's classes."""
     assert feedback(card, json.dumps({"prediction_id": ID.upper(), "label": "yes"}).encode()) == (ID, "yes")
 
 
@@ -149,7 +149,7 @@ def test_feedback_names_a_prediction_and_a_class(card):
     ],
 )
 def test_wrong_feedback_is_named(card, body, names):
-    """Every fault at once."""
+    """One answer names every fault."""
     with pytest.raises(InvalidError) as error:
         feedback(card, json.dumps(body).encode())
     assert pointers(error.value) == names
@@ -157,7 +157,7 @@ def test_wrong_feedback_is_named(card, body, names):
 
 @pytest.mark.parametrize("kind", [name for name, _ in worst(64)])
 def test_the_worst_bodies_take_a_moment(codec, card, kind):
-    """One that is quadratic took a minute a megabyte."""
+    """No body takes long; a quadratic one took a minute for each megabyte before."""
     small, large = dict(worst(64 * 1024))[kind], dict(worst(2**20))[kind]
     for read, body in (
         (codec.one, small),
@@ -174,7 +174,7 @@ def test_the_worst_bodies_take_a_moment(codec, card, kind):
 
 @pytest.mark.parametrize("number", [1, 2, 200])
 def test_keys_that_are_given_twice_are_named(codec, number):
-    """Each once, up to the most that is listed."""
+    """Each repeated key is named once, up to the limit of the list."""
     pairs = ", ".join(f'"k{n // 2}": 1' for n in range(2 * number))
     with pytest.raises(InvalidError) as error:
         codec.one(f'{{"a": 1, {pairs}}}'.encode())
@@ -193,21 +193,21 @@ def test_keys_that_are_given_twice_are_named(codec, number):
     ],
 )
 def test_a_batch_with_a_key_twice_is_refused(codec, body):
-    """On whichever level, and whichever value is the last."""
+    """A repeated key is refused on every level and in every order."""
     with pytest.raises(InvalidError) as error:
         codec.many(body)
     assert [each["detail"] for each in error.value.errors] == ["is given more than once"]
 
 
 def test_no_more_faults_are_looked_for_than_are_listed(codec):
-    """The answer says so."""
+    """The search for faults ends at the limit, and the answer says so."""
     with pytest.raises(InvalidError, match=f"{MAX_LISTED} or more fields") as error:
         codec.many(json.dumps({"instances": [{"a": 99}] * MAX_INSTANCES}).encode())
     assert pointers(error.value) == {f"#/instances/{n}/a" for n in range(MAX_LISTED)}
 
 
 def test_a_long_record_in_a_batch_is_refused_as_it_is_alone(codec):
-    """It is not read, and the others are."""
+    """A record that is too long is not parsed, and the others are."""
     body = json.dumps({"instances": [{"a": 1}, {"a": 1, "x" * 70_000: 1}, {"a": 99}]}).encode()
     with pytest.raises(InvalidError) as error:
         codec.many(body)
@@ -216,7 +216,7 @@ def test_a_long_record_in_a_batch_is_refused_as_it_is_alone(codec):
 
 @pytest.mark.parametrize("part", [b"{}", b'{"a":1,"b":null}', b"[]", b"1", b'{"b":1}'])
 def test_a_large_body_is_measured_before_it_is_read(codec, part):
-    """A batch with more in it than any batch has becomes no objects: this process takes no more memory for it."""
+    """A body with more than the largest batch creates no objects, so the memory does not grow."""
     body = BATCH + part + (b"," + part) * (8 * 2**20 // len(part)) + b"]}"
     resident = psutil.Process().memory_info().rss
     tracemalloc.start()
@@ -231,7 +231,7 @@ def test_a_large_body_is_measured_before_it_is_read(codec, part):
 
 @pytest.mark.parametrize("key", [b"k%d", b"\\u00e9%d"])
 def test_the_keys_beside_the_instances_become_no_objects(card, key):
-    """Also where a hundred features let a batch have so many commas: a million keys were 180 MB and a second."""
+    """Other keys create no objects, also with a hundred features; a million keys took 180 MB and a second before."""
     definition = [msgspec.structs.replace(card.features[0], name=f"f{number}") for number in range(100)]
     codec = Codec(msgspec.structs.replace(card, features=definition))
     more = b",".join(b'"%b":1' % (key % number) for number in range(900_000))
@@ -246,7 +246,7 @@ def test_the_keys_beside_the_instances_become_no_objects(card, key):
 
 
 def test_the_largest_valid_batch_is_taken(codec, package):
-    """Measured, and not refused: 10,000 records with every feature, whatever the blanks between them."""
+    """10,000 records with every feature are accepted with any blanks between them."""
     record = b'{"a": 1, "b" : 0.5 }'
     body = BATCH + b",".join([record] * MAX_INSTANCES) + b"]" + b" " * 2**20 + b"}"
     assert codec.many(body).rows.shape == (MAX_INSTANCES, 2)

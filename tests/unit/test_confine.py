@@ -1,4 +1,4 @@
-"""What the stand-in AWS may do to this machine, whoever asks it."""
+"""The stand-in AWS can do little to this machine, also for the holder of its key."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VALUES = st.one_of(st.booleans(), st.integers(), st.text(), st.lists(st.text()),
 
 
 def test_a_confined_process_starts_nothing_and_opens_no_other_port(tmp_path):
-    """By every way that Python has."""
+    """The process cannot start a program or open a port in any way that Python has."""
     script = """
 import os, socket, subprocess
 from localstack import confine
@@ -44,7 +44,7 @@ for number, way in enumerate(ways):
 
 
 def test_it_drops_what_it_need_not_know(tmp_path):
-    """The environment of a shell, or of the lab, is gone before the first request; policies are evaluated."""
+    """The variables of the shell and of the lab are removed before the first request, and policies are evaluated."""
     script = """
 import os, localstack.__main__
 from ministack import app
@@ -67,7 +67,7 @@ localstack.__main__.main()
 
 @given(st.dictionaries(st.text(), VALUES), st.dictionaries(st.text(), VALUES))
 def test_a_task_gets_only_what_a_task_may_have(more, host):
-    """Whatever else is asked for is refused, or not passed on."""
+    """Other options of a container are refused, or not passed on."""
     request = {**more, **PLAIN, "HostConfig": {**host, "NetworkMode": "own"}}
     if any(value for name, value in host.items() if name not in ("NetworkMode", "PortBindings")) or more.get("Volumes"):
         with pytest.raises(confine.DeniedError):
@@ -80,7 +80,7 @@ def test_a_task_gets_only_what_a_task_may_have(more, host):
 
 
 def test_a_task_is_held_to_what_compose_holds_the_lab_to():
-    """The same capabilities, privileges and size of logs as every service has."""
+    """A task has the capabilities, privileges and log sizes of every service."""
     service = yaml.safe_load((ROOT / "compose.yaml").read_text())["x-service"]
     host = confine.confined(PLAIN, MARK, "own")["HostConfig"]
     assert (host["CapDrop"], host["SecurityOpt"]) == (service["cap_drop"], service["security_opt"])
@@ -106,14 +106,14 @@ def test_a_task_is_held_to_what_compose_holds_the_lab_to():
     ids=str,
 )
 def test_a_task_that_wants_the_machine_is_refused(change):
-    """Privileges, folders and networks of the host; and a container that is no task."""
+    """Privileges, host folders and host networks are refused, and so is a container that is not a task."""
     assert confine.confined(PLAIN, MARK, "own")
     with pytest.raises(confine.DeniedError):
         confine.confined({**PLAIN, **change}, MARK, "own")
 
 
 def test_a_published_port_is_this_machines_alone():
-    """MiniStack names no address, which is every one."""
+    """A port is published on 127.0.0.1, although MiniStack names no address."""
     bound = {"NetworkMode": "own", "PortBindings": {"80/tcp": [{"HostIp": "", "HostPort": "8080"}]}}
     body = confine.confined({**PLAIN, "HostConfig": bound}, MARK, "own")
     assert body["HostConfig"]["PortBindings"] == {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}]}

@@ -49,7 +49,7 @@ def run(code: str, *, terminal: bool, **env: str) -> str:
 
 
 def test_a_pipe_gets_plain_lines():
-    """No escape code, no wrapped line, and the same wait once."""
+    """A pipe gets no escape code and no wrapped line, and the same wait once."""
     lines = run(WAIT, terminal=False).splitlines()
     assert lines[:3] == [
         "     0 s  waiting for S3 [bold]x[/] :smile:",
@@ -65,7 +65,7 @@ def test_a_pipe_gets_plain_lines():
 
 
 def test_a_terminal_gets_a_live_line_that_goes():
-    """It is erased, the cursor is shown again, and a table fits into 80 columns."""
+    """The live line is erased, the cursor is shown again, and a table fits into 80 columns."""
     text = run(WAIT, terminal=True)
     assert "waiting for S3 [bold]x[/] :smile:" in text
     assert ERASE in text
@@ -77,13 +77,13 @@ def test_a_terminal_gets_a_live_line_that_goes():
 
 
 def test_a_simple_terminal_gets_plain_lines():
-    """TERM=dumb knows no escape codes."""
+    """With TERM=dumb there are no escape codes."""
     assert "\x1b" not in run(WAIT, terminal=True, TERM="dumb")
 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_an_error_ends_the_live_line(terminal):
-    """The cursor comes back, and the message is whole."""
+    """After an error the cursor is shown again, and the message is whole."""
     code = "from launcher.console import Progress\nprogress = Progress()\nprogress.waiting('x')\n"
     text = run(code + "import sys\nprint('error: ' + 'y' * 20)\nsys.exit(0)", terminal=terminal)
     assert "error: " + "y" * 20 in text
@@ -91,7 +91,7 @@ def test_an_error_ends_the_live_line(terminal):
 
 
 def test_a_command_goes_on_when_nobody_reads(tmp_path):
-    """As in `make train | head -1`: what was begun is finished."""
+    """A command finishes its work when its output is closed, as in `make train | head -1`."""
     code = (
         "import pathlib, sys\nfrom launcher.console import Progress\nprogress = Progress()\n"
         "for number in range(20000):\n progress.print(f'line {number}')\npathlib.Path(sys.argv[1]).write_text('done')\n"

@@ -1,4 +1,4 @@
-"""compose.yaml and the Dockerfiles by themselves: linters, and what the stand-ins replace."""
+"""compose.yaml and the Dockerfiles: linters, the files that they name, and the images that stand-ins replace."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_mounted_script_exists():
 
 
 def test_hadolint_passes():
-    """On every Dockerfile."""
+    """hadolint finds nothing in any Dockerfile."""
     command = ["git", "ls-files", "-co", "--exclude-standard", "*Dockerfile"]
     files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert len(files) >= 8
@@ -49,12 +49,12 @@ def test_hadolint_passes():
 
 
 def test_dclint_passes():
-    """On compose.yaml; .dclintrc.yaml says what is not asked of it, and why."""
+    """dclint finds nothing in compose.yaml; .dclintrc.yaml has the exceptions and their reasons."""
     lint("dclint", "compose.yaml")
 
 
 def test_the_stand_ins_replace_what_is_pulled_and_nothing_else():
-    """What compose.yaml pulls outside of the Elastic part."""
+    """Stand-ins replace exactly the images that compose.yaml pulls outside of the Elastic part."""
     services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
     text = (ROOT / "tests" / "docker" / "stand-ins.yaml").read_text()
     stand_ins = yaml.safe_load(text.replace("!override", ""))["services"]
@@ -63,7 +63,7 @@ def test_the_stand_ins_replace_what_is_pulled_and_nothing_else():
 
 
 def test_only_the_trainers_image_holds_the_launcher():
-    """Its pipeline is run by the launcher; no other image copies launcher/ or may read it from the build context."""
+    """Only the trainer's image has launcher/, which runs its pipeline; other build contexts exclude it."""
     command = ["git", "ls-files", "-co", "--exclude-standard", "*Dockerfile"]
     files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     texts = {file: (ROOT / file).read_text() + _ignore(file) for file in files if not file.startswith("tests/")}
@@ -87,7 +87,7 @@ def _ignore(file: str) -> str:
     ],
 )
 def test_an_image_has_what_its_modules_import(image, modules):
-    """They load where nothing is installed but the packages of the image's lock file."""
+    """The modules of an image load with the packages of its lock file only."""
     text = (ROOT / "requirements" / f"{image}.txt").read_text()
     names = {_plain(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", text, re.M)}
     owners = packages_distributions().items()

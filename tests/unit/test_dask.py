@@ -48,7 +48,7 @@ evaluation: {folds: 3, repeats: 1, inner_folds: 2, seed: 1}
 
 
 def test_a_dask_cluster_gives_the_same_results():
-    """Scores, out-of-fold probabilities, the picked grid point and the model's bytes are those of this machine."""
+    """Scores, out-of-fold probabilities, the chosen grid point and the model's bytes equal those of this machine."""
     from distributed import LocalCluster
 
     definition, data = small()
@@ -69,7 +69,7 @@ def test_a_dask_cluster_gives_the_same_results():
 
 
 def test_no_scheduler_is_one_message(monkeypatch):
-    """An address where nothing answers: what to do is said."""
+    """For an address where nothing answers, the message has a remedy."""
     import distributed
 
     real = distributed.Client
@@ -79,7 +79,7 @@ def test_no_scheduler_is_one_message(monkeypatch):
 
 
 def test_another_seed_gives_other_scores():
-    """The equality above is no triviality."""
+    """Another seed gives other scores, so that the equality above proves something."""
     definition, data = small()
     other = msgspec.structs.replace(definition, evaluation=msgspec.structs.replace(definition.evaluation, seed=2))
     name = {"logistic-regression": definition.candidates["logistic-regression"]}
@@ -90,7 +90,7 @@ def test_another_seed_gives_other_scores():
 
 @contextlib.contextmanager
 def scheduler() -> Iterator[str]:
-    """A Dask scheduler without workers; its address."""
+    """The address of a Dask scheduler without workers."""
     from distributed import LocalCluster
 
     with LocalCluster(
@@ -101,7 +101,7 @@ def scheduler() -> Iterator[str]:
 
 @contextlib.contextmanager
 def worker(address: str, code: Path, name: str) -> Iterator[str]:
-    """A Dask worker in a process of its own that runs the code in a folder; its address."""
+    """The address of a Dask worker, a process of its own that runs the code in a folder."""
     from distributed import Client
 
     words = [
@@ -141,15 +141,16 @@ def worker(address: str, code: Path, name: str) -> Iterator[str]:
 
 
 def tree(target: Path) -> Path:
-    """A copy of the code that trains."""
+    """A copy of the code of the training."""
     for name in ("trainer", "lab"):
         shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
     return target
 
 
 def test_workers_with_another_trainer_are_named(tmp_path):
-    """Only those, and before they get work: a changed line, or a trainer from before this check. What a worker has
-    loaded counts, not what lies on its disk by now.
+    """Workers with another trainer, or one from before this check, are named before they get work.
+
+    The code that a worker has loaded counts, not the code on its disk.
     """
     other, old = tree(tmp_path / "other"), tree(tmp_path / "old")
     changed = other / "trainer" / "metrics.py"
@@ -171,7 +172,7 @@ def test_workers_with_another_trainer_are_named(tmp_path):
 
 
 def test_a_worker_with_another_package_is_named(monkeypatch):
-    """The package and both versions are in the message."""
+    """The message has the package and both versions."""
     ours = cluster.lineage.packages()
     with scheduler() as address, worker(address, ROOT, "same") as place:
         monkeypatch.setattr(cluster.lineage, "packages", lambda: {**ours, "numpy": "0.1"})
@@ -180,14 +181,14 @@ def test_a_worker_with_another_package_is_named(monkeypatch):
 
 
 def test_a_cluster_without_workers_is_one_message(monkeypatch):
-    """After a wait with a limit."""
+    """A cluster without workers is an error after a limited wait."""
     monkeypatch.setattr(cluster, "WAIT_SECONDS", 1)
     with scheduler() as address, pytest.raises(LabError, match="no worker that answers"), cluster.backend(address):
         pytest.fail("it gave work to nobody")
 
 
 def test_a_worker_that_comes_later_with_another_trainer_does_nothing():
-    """Each fold says which code it is for."""
+    """A later worker with another trainer refuses its folds, because each fold names its code."""
     definition, data = small()
     name = "logistic-regression"
     search, fold = evaluate._search(definition, name, definition.candidates[name]), folds.plan(definition, data)[0]

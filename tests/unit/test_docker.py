@@ -1,4 +1,4 @@
-"""Which engine is chosen, and what keeps containers from running."""
+"""The choice of the engine, and the reasons why containers cannot run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from launcher.console import Progress
 
 @pytest.fixture
 def fake_docker(tmp_path, monkeypatch):
-    """Make a `docker` that behaves as the shell script given."""
+    """Make a program `docker` from a shell script."""
 
     def make(script: str) -> None:
         path = tmp_path / "docker"
@@ -39,7 +39,7 @@ def fake_docker(tmp_path, monkeypatch):
 
 
 def script(compose: str = "2.26.1", server: str = "26.1", buildx: str = "0.13", info: str = "") -> str:
-    """A docker with these versions; `info` is what it says of itself."""
+    """A docker with these versions; `info` is its description of itself."""
     return f"""case "$*" in
       "compose version --short") echo {compose};;
       "version "*) echo {server};;
@@ -61,7 +61,7 @@ def script(compose: str = "2.26.1", server: str = "26.1", buildx: str = "0.13", 
     ],
 )
 def test_an_engine_that_is_not_fit(fake_docker, text, message):
-    """`auto` runs processes then; who asks for containers is told why not, and what to do."""
+    """With an unfit engine `auto` runs processes, and ENGINE=docker is an error with a remedy."""
     fake_docker(text)
     assert message in docker.fault().message
     assert "ENGINE=embedded" in docker.fault().remedy
@@ -72,7 +72,7 @@ def test_an_engine_that_is_not_fit(fake_docker, text, message):
 
 @pytest.mark.parametrize("version", ["2.24.4", "v2.40.0", "5.1.0", "2.27.0-desktop.2", "dev"])
 def test_containers_where_they_can_run(fake_docker, version):
-    """`auto` takes them, unless this lab's state was made by the other engine; then every command goes on with that."""
+    """`auto` runs containers, unless the other engine made this lab's state; every command then uses that one."""
     fake_docker(script(compose=version))
     assert docker.fault() is None
     assert engine.choose(settings.load({})).NAME == "docker"
@@ -84,13 +84,13 @@ def test_containers_where_they_can_run(fake_docker, version):
 
 
 def test_an_engine_that_does_not_exist(fake_docker):
-    """It says which there are."""
+    """The message names the engines."""
     with pytest.raises(LabError, match="auto, docker or embedded"):
         engine.choose(settings.load({"ENGINE": "podman"}))
 
 
 def test_lite_is_one_or_nought(fake_docker):
-    """It can be taken back on the command line."""
+    """The command line can reset LITE, and another value is an error."""
     settings.remember({"LITE": "1"})
     assert settings.load({}).lite
     assert not settings.load({"LITE": "0"}).lite
@@ -110,7 +110,7 @@ def test_lite_is_one_or_nought(fake_docker):
     ],
 )
 def test_too_little_memory(fake_docker, lite, states, needed, way_out):
-    """What is not there yet needs, and the next smaller form of the lab."""
+    """The message has the memory that is needed in addition, and a smaller form of the lab."""
     fake_docker(script(info="echo 1000000000"))
     with pytest.raises(LabError, match=f"needs {needed} MB of memory; Docker may use 953 MB") as caught:
         docker_preflight.check(settings.load({"LITE": lite}), [], states)
@@ -118,7 +118,7 @@ def test_too_little_memory(fake_docker, lite, states, needed, way_out):
 
 
 def test_too_little_disk(fake_docker, monkeypatch):
-    """Where Docker keeps its images."""
+    """The disk of Docker's images counts."""
     fake_docker(script(info='case "$*" in *Root*) echo /;; esac'))
     monkeypatch.setattr(docker_preflight, "DISK_MB", 10**9)
     monkeypatch.setattr(docker_preflight, "MEMORY_MB", 1)
@@ -127,7 +127,7 @@ def test_too_little_disk(fake_docker, monkeypatch):
 
 
 def test_whose_files_they_are(fake_docker):
-    """The clone's owner; to a rootless engine that is root."""
+    """The files belong to the clone's owner, who is root to a rootless engine."""
     fake_docker(script())
     assert docker_preflight.owner() == (settings.ROOT.stat().st_uid, settings.ROOT.stat().st_gid)
     fake_docker(script(info="echo [name=seccomp name=rootless]"))
@@ -136,7 +136,7 @@ def test_whose_files_they_are(fake_docker):
 
 
 def test_a_clone_that_others_cannot_read(tmp_path):
-    """The Elastic containers could not read their configuration."""
+    """The error comes before the start, because the Elastic containers could not read their configuration."""
     folder = tmp_path / "services"
     folder.mkdir(mode=0o755)
     (folder / "x.yml").touch(mode=0o600)
@@ -154,7 +154,7 @@ def test_a_clone_that_others_cannot_read(tmp_path):
     ],
 )
 def test_few_memory_maps_are_a_note(fake_docker, tmp_path, monkeypatch, capsys, limit, host, lite, expectation):
-    """The kernel's limit is named with the command that raises it, and the lab starts: one node may have less."""
+    """The lab starts, because one node needs fewer maps, and a note has the command that raises the limit."""
     if not Path("/proc/sys/vm/max_map_count").exists():
         pytest.skip("not Linux")
     answers = """*"config --format json") echo '{"services": {}}';; "ps "*) ;;"""
@@ -174,7 +174,7 @@ def test_few_memory_maps_are_a_note(fake_docker, tmp_path, monkeypatch, capsys, 
 
 
 def test_the_memory_asked_for_is_three_quarters_of_elastics_limits():
-    """Those of the services that stay, in compose.yaml; and README says the same figures."""
+    """The needed memory follows from the limits in compose.yaml, and README has the same figures."""
     limits = {True: 0.0, False: 0.0}
     for service in yaml.safe_load((settings.ROOT / "compose.yaml").read_text())["services"].values():
         if service["restart"] == "unless-stopped" and service.get("profiles", ["elastic"]) == ["elastic"]:

@@ -1,4 +1,4 @@
-"""Elastic's configuration: what can be known of it without its images."""
+"""The configuration of the Elastic part, checked without its images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def load(path):
 
 
 def leaves(properties, prefix=""):
-    """Every field of a mapping by its dotted name, with its type; fields of fields too."""
+    """Every field of a mapping by its dotted name, with its type and those of its subfields."""
     result = {}
     for name, field in properties.items():
         if "type" in field:
@@ -53,7 +53,7 @@ PANELS = [panel for board in DASHBOARDS for panel in json.loads(board["attribute
     "path", sorted(SERVICES.rglob("*.json")) + sorted(SERVICES.rglob("*.yml")), ids=lambda p: p.name
 )
 def test_every_file_parses(path):
-    """YAML and JSON; a key given twice is a mistake, which both would swallow."""
+    """Every YAML and JSON file parses, and no key is repeated."""
     assert yaml.safe_load(path.read_text())
     keys = re.findall(r"^([\w.]+):", path.read_text(), re.MULTILINE)
     assert len(keys) == len(set(keys))
@@ -61,13 +61,13 @@ def test_every_file_parses(path):
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda e: e.__name__)
 def test_every_field_of_an_event_is_mapped(event):
-    """By its name on disk; nothing of an event is left to be guessed."""
+    """Every field of an event is mapped by its name on disk, so that Elasticsearch guesses no type."""
     names = {field.encode_name for field in msgspec.structs.fields(event)}
     assert names | {events.DATASET} <= {*FIELDS, "lab.features", "lab.figures"}
 
 
 def test_every_mapped_field_is_an_events():
-    """No name was made up; message.keyword is the message again, for tables."""
+    """Every mapped field is one of an event; message.keyword is the message for tables."""
     assert set(FIELDS) - {"message.keyword"} == {*events.NAMES.values(), events.DATASET}
     rules = {name: rule for entry in MAPPINGS["dynamic_templates"] for name, rule in entry.items()}
     for group in ("features", "figures"):
@@ -77,7 +77,7 @@ def test_every_mapped_field_is_an_events():
 
 
 def test_the_index_template_wins_and_is_whole():
-    """Above the built-in one for logs-*-*; what it is composed of is here or Elasticsearch's own."""
+    """The template has a higher priority than the built-in one, and each of its components exists."""
     template = load("index_templates/lab.json")
     assert template["priority"] > 100
     own = {path.stem for path in (ELASTIC / "component_templates").glob("*.json")}
@@ -87,7 +87,7 @@ def test_the_index_template_wins_and_is_whole():
 
 
 def test_the_datasets_are_the_same_everywhere():
-    """The events, Logstash, the index template, the data streams and the data views: none has one more or one less."""
+    """Events, Logstash, index template, data streams and data views have the same datasets."""
     assert {event.__struct_config__.tag for event in EVENTS} == set(events.DATASETS)
     (let_through,) = re.findall(r"\[event\]\[dataset\] in \[([^\]]*)\]", PIPELINE)
     put_aside = re.findall(r'"\[data_stream\]\[dataset\]" => "(lab[^"]*)"', PIPELINE)
@@ -100,7 +100,7 @@ def test_the_datasets_are_the_same_everywhere():
 
 
 def test_every_view_has_a_data_stream_before_its_first_document():
-    """Else a panel shows an error until the first trace comes. Each stream is made from the template named there."""
+    """Each view has a data stream from the start, because a panel shows an error without one."""
     data_streams = load("data_streams.json")
     assert data_streams.keys() == {"lab", "traces-apm@template"}
     names = [name for streams in data_streams.values() for name in streams]
@@ -109,7 +109,7 @@ def test_every_view_has_a_data_stream_before_its_first_document():
 
 
 def test_roles_reach_what_their_users_write_and_read():
-    """Each user has a role that is here; each data stream may be written by Logstash and read by the reader."""
+    """Each user has a role of this repository, and Logstash may write and the reader read each data stream."""
     assert all((ELASTIC / "roles" / f"{role}.json").is_file() for user in USERS.values() for role in user["roles"])
     for role, privilege in (("logstash_writer", "create_doc"), ("lab_reader", "read")):
         rights = load(f"roles/{role}.json")["indices"]
@@ -120,7 +120,7 @@ def test_roles_reach_what_their_users_write_and_read():
 
 
 def test_each_service_signs_in_as_its_own_user():
-    """With the password that the setup gives that user."""
+    """Each service uses the password that the setup gives to its user."""
     (name, output) = parse(PIPELINE)["output"][0]
     apm = yaml.safe_load((SERVICES / "apm-server/apm-server.yml").read_text())["output.elasticsearch"]
     kibana = yaml.safe_load((SERVICES / "kibana/kibana.yml").read_text())
@@ -132,7 +132,7 @@ def test_each_service_signs_in_as_its_own_user():
 
 
 def test_the_pipeline_keeps_every_line():
-    """The ports meet, an id is set on both ways, nothing is dropped, and what no output takes is queued on disk."""
+    """The ports agree, every event gets an id, no event is dropped, and a queue on disk holds waiting events."""
     sections = parse(PIPELINE)
     filebeat = yaml.safe_load((SERVICES / "filebeat/filebeat.yml").read_text())
     assert filebeat["output.logstash"]["hosts"] == [f"logstash:{sections['input'][0][1]['port']}"]
@@ -170,14 +170,14 @@ def test_the_pipeline_keeps_every_line():
     ],
 )
 def test_the_parser_refuses_a_broken_pipeline(text):
-    """Else it would prove nothing."""
+    """The parser refuses broken pipelines, so that its acceptance proves something."""
     assert text not in (PIPELINE, "")
     with pytest.raises(SyntaxError):
         parse(text)
 
 
 def test_every_reference_of_a_saved_object_resolves():
-    """Dashboards name their data views twice, at the top and in the panel; ids are used once."""
+    """Dashboards name their data views at the top and in each panel, and every id is unique."""
     assert len({(saved["type"], saved["id"]) for saved in OBJECTS}) == len(OBJECTS)
     for board in DASHBOARDS:
         panels = json.loads(board["attributes"]["panelsJSON"])
@@ -193,7 +193,7 @@ def test_every_reference_of_a_saved_object_resolves():
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda p: p["panelIndex"])
 def test_a_panel_uses_fields_that_there_are(panel):
-    """Mapped, of a type that can be grouped or summed; and it shows columns that it computes."""
+    """Each panel uses mapped fields that can be grouped or summed, and shows columns that it computes."""
     attributes = panel["embeddableConfig"]["attributes"]
     state = attributes["state"]
     ((layer, content),) = state["datasourceStates"]["formBased"]["layers"].items()

@@ -1,4 +1,4 @@
-"""provision.py and elk_smoke.py against a stand-in for Elasticsearch, Kibana and the API."""
+"""provision.py and elk_smoke.py, run against a stand-in for Elasticsearch, Kibana and the API."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def setup(server, monkeypatch):
 
 
 def test_setup_waits_and_can_run_again(setup, server, capsys):
-    """It outlasts a server that is not ready; the second run leaves everything as the first did."""
+    """The setup waits for a server that is not ready, and a second run changes nothing."""
     assert setup.main(["elasticsearch"]) == 0
     first = dict(server.kept)
     folders = {"roles": "/_security/role/", "ilm": "/_ilm/policy/", "index_templates": "/_index_template/"}
@@ -53,7 +53,7 @@ def test_setup_waits_and_can_run_again(setup, server, capsys):
 
 @pytest.mark.parametrize("missing", [ECS, TRACES])
 def test_setup_waits_for_elasticsearchs_own_templates(setup, server, monkeypatch, capsys, missing):
-    """Elasticsearch makes them after its start; what is never there ends the wait at its limit, by its name."""
+    """The setup waits for templates that Elasticsearch makes late, and names one that never comes."""
     server.coming[missing] = 30
     assert setup.main(["elasticsearch"]) == 0
     assert "/_data_stream/traces-apm-default" in server.kept
@@ -66,7 +66,7 @@ def test_setup_waits_for_elasticsearchs_own_templates(setup, server, monkeypatch
 
 @pytest.mark.parametrize("part", ["elasticsearch", "kibana"])
 def test_setup_outlasts_answers_that_are_none(setup, server, part):
-    """Each is asked for again, as from a server that is not up yet."""
+    """A cut answer, one that is not HTTP, and a closed connection are tried again."""
     server.raw.extend(BROKEN)
     assert setup.main([part]) == 0
     assert not server.raw
@@ -76,7 +76,7 @@ def test_setup_outlasts_answers_that_are_none(setup, server, part):
     ("status", "level", "code"), [(200, "degraded", 0), (200, "unavailable", 0), (503, "available", 1)]
 )
 def test_kibana_is_available_when_its_status_is_200(setup, server, monkeypatch, status, level, code):
-    """Whatever its overall level is, which a single plugin may lower; `make status` sees it the same way."""
+    """Status 200 counts with any overall level, which one plugin can lower, also for `make status`."""
     server.kibana = status, level
     server.not_ready = 0
     monkeypatch.setenv("SETUP_SECONDS", "0.2")
@@ -86,7 +86,7 @@ def test_kibana_is_available_when_its_status_is_200(setup, server, monkeypatch, 
 
 
 def test_setup_imports_every_object(setup, server, capsys):
-    """All files in one form, so that a dashboard finds its data views; and it says what Kibana did not take."""
+    """All objects are imported in one request, and the message names those that Kibana refused."""
     assert setup.main(["kibana"]) == 0
     body = server.kept["/api/saved_objects/_import?overwrite=true"].decode()
     assert sum(json.loads(line)["id"] in body for line in body.splitlines() if line.startswith("{")) == len(OBJECTS)
@@ -96,7 +96,7 @@ def test_setup_imports_every_object(setup, server, capsys):
 
 
 def test_setup_says_what_is_wrong(setup, server, monkeypatch, capsys):
-    """A wrong password, an unset one, nobody there: one message and a way out, within the limit."""
+    """A wrong password, a missing one and a server that is away each give one message with a remedy in time."""
     server.password = "of an older volume"
     assert setup.main(["elasticsearch"]) == 1
     assert "refuses the password of elastic" in capsys.readouterr().err
@@ -118,7 +118,7 @@ def smoke(server, monkeypatch):
 
 
 def test_smoke_finds_what_it_sent(smoke, server, capsys):
-    """As lab_reader, by the prediction's id and then by its trace; the record lies within the card's bounds."""
+    """As lab_reader the script finds the prediction by its id and its trace; the record is within the card's bounds."""
     assert smoke.main() == 0
     assert "MISSING" not in capsys.readouterr().out
     assert json.loads(server.kept["/predict"][1]) == {"a": 1, "b": 0.5}
@@ -129,7 +129,7 @@ def test_smoke_finds_what_it_sent(smoke, server, capsys):
 
 
 def test_smoke_outlasts_answers_that_are_none(smoke, server, monkeypatch, capsys):
-    """Elasticsearch and Kibana are asked again."""
+    """Elasticsearch and Kibana are asked again after broken answers."""
     monkeypatch.setattr(sys.modules["provision"], "PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(smoke, "ARRIVAL_SECONDS", 5)
     monkeypatch.setattr(smoke, "predict", lambda _: "p1")
@@ -140,7 +140,7 @@ def test_smoke_outlasts_answers_that_are_none(smoke, server, monkeypatch, capsys
 
 
 def test_smoke_says_what_is_missing(smoke, server, capsys):
-    """And goes on to the next; nothing waits longer than the limit."""
+    """The script reports what is missing, goes on to the next check, and no wait exceeds the limit."""
     server.answers["/traces-apm*/_search?ignore_unavailable=true"] = {"hits": {"hits": []}}
     server.answers["/api/saved_objects/_export"] = b'{"missingRefCount": 1, "excludedObjectsCount": 0}'
     assert smoke.main() == 1

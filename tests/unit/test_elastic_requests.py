@@ -102,7 +102,7 @@ def _call(method: str, path: str, body: Any) -> Call:
 
 
 def _program(calls: list[Call], url: str) -> list[str]:
-    """One line for each call, after HEAD lines; what the client leaves open is held to the names that it lists."""
+    """One line for each call, after HEAD lines; open types of the client are limited to the names that it lists."""
     types = (MODULES / "@elastic/elasticsearch/lib/api/types.d.ts").read_text()
     lines = ['import { Client } from "@elastic/elasticsearch"']
     lines.append(f'const client = new Client({{node: "{url}", auth: {{username: "elastic", password: "right"}}}})')
@@ -142,7 +142,7 @@ def _mistaken(call: Call, path: str, value: Any) -> Call:
 
 @pytest.fixture(scope="module")
 def server():
-    """A stand-in that was not asked anything yet, for the client."""
+    """A stand-in without requests so far, for the client."""
     with stand_in() as handler:
         handler.not_ready = 0
         yield handler
@@ -150,7 +150,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory, server):
-    """A folder with the calls in right.mjs and wrong.mjs, and what the compiler says of them."""
+    """A folder with the calls in right.mjs and wrong.mjs, and the output of the compiler."""
     if not shutil.which("node"):
         pytest.skip("Node.js is not installed")
     if not MODULES.is_dir():
@@ -174,7 +174,7 @@ def _node(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_request_has_its_type(compiled):
-    """No key that there is not, no value of another type, no privilege by another name."""
+    """No request has an unknown key, a value of another type, or an unknown privilege."""
     _, output = compiled
     assert "wrong.mjs" in output, output
     assert "right.mjs" not in output, output
@@ -182,13 +182,13 @@ def test_every_request_has_its_type(compiled):
 
 @pytest.mark.parametrize("number", range(len(MISTAKES)), ids=[f"{call} {path}" for call, path, _ in MISTAKES])
 def test_the_compiler_notices_a_mistake(compiled, number):
-    """Else its word on the others would prove nothing."""
+    """The compiler refuses each mistake, so that its acceptance proves something."""
     _, output = compiled
     assert f"wrong.mjs({HEAD + number + 1}," in output, output
 
 
 def test_the_client_sends_the_same(compiled, server):
-    """The same methods, paths, parameters and bodies: what was held to the types is what the scripts send."""
+    """The client sends the same methods, paths, parameters and bodies as the scripts."""
     folder, _ = compiled
     process = _node(folder, "right.mjs")
     assert process.returncode == 0, process.stderr
@@ -196,7 +196,7 @@ def test_the_client_sends_the_same(compiled, server):
 
 
 def test_the_client_is_of_the_images_version():
-    """Its types are those of the Elasticsearch that is asked."""
+    """The version of the client is that of Elasticsearch."""
     version = json.loads((CLIENT / "package.json").read_text())["dependencies"]["@elastic/elasticsearch"]
     (default,) = [setting.default for setting in SETTINGS if setting.name == "ELASTIC_VERSION"]
     assert version.split(".")[:2] == default.split(".")[:2]

@@ -1,4 +1,4 @@
-"""`.env`: what is written is what is read, by the lab and by Docker Compose, and what else stands there stays."""
+"""The lab and Docker Compose read from `.env` the values that were written, and other lines stay."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ in_any_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixt
 @example(KNOWN)
 @in_any_folder
 def test_what_is_written_is_read(tmp_path, values):
-    """Any printable value comes back, whether its line is new or replaced."""
+    """Any printable value is read back, from a new line and from a replaced one."""
     path = tmp_path / ".env"
     env_file.write(path, dict.fromkeys("ABCDEFGHIJ", "before #1"), "heading")
     env_file.write(path, values, "heading")
@@ -51,7 +51,7 @@ def test_what_is_written_is_read(tmp_path, values):
 @example([*KNOWN.values()])
 @settings(max_examples=8, suppress_health_check=list(HealthCheck))
 def test_compose_reads_the_same(tmp_path, values):
-    """`docker compose --env-file` gives every value as it was."""
+    """`docker compose --env-file` reads every value unchanged."""
     variables = {f"V{number}": value for number, value in enumerate(values)}
     lines = "".join(f"      {name}: ${{{name}}}\n" for name in variables)
     (tmp_path / "compose.yaml").write_text(f"services:\n  x:\n    image: x\n    environment:\n{lines}")
@@ -67,7 +67,7 @@ def test_compose_reads_the_same(tmp_path, values):
 
 
 def test_what_the_user_wrote_stays(tmp_path):
-    """Comments, other lines and the order stay; a name stands once, with its comment."""
+    """Comments, other lines and the order stay, and each name stands once, with its comment."""
     path = tmp_path / ".env"
     path.write_text(OF_THE_USER)
     env_file.write(path, {"API_PORT": "8020", "API_KEY": "new #1", "TWICE": "3", "NEW": "4"}, "heading")
@@ -77,7 +77,7 @@ def test_what_the_user_wrote_stays(tmp_path):
 
 
 def test_the_file_is_whole_and_its_owners(tmp_path):
-    """Mode 600 from the first to the last write; a write that fails changes nothing and leaves nothing."""
+    """The file has mode 600 from the first write on, and a failed write changes nothing."""
     path = tmp_path / ".env"
     env_file.write(path, {"A": "1"}, "heading")
     path.chmod(0o644)
@@ -91,7 +91,7 @@ def test_the_file_is_whole_and_its_owners(tmp_path):
 
 
 def test_a_file_that_is_no_text_says_so(tmp_path):
-    """A wrong encoding is one message."""
+    """A file in a wrong encoding is one message."""
     (tmp_path / ".env").write_bytes(b"A=\xff\n")
     with pytest.raises(LabError, match="not UTF-8"):
         env_file.read(tmp_path / ".env")
@@ -99,7 +99,7 @@ def test_a_file_that_is_no_text_says_so(tmp_path):
 
 @pytest.fixture(scope="module")
 def make(tmp_path_factory):
-    """`make down NAME=value …` with a python that prints its environment instead of the lab's."""
+    """Run `make down NAME=value …` with a python that prints its environment."""
     venv: Path = tmp_path_factory.mktemp("venv")
     (venv / "bin").mkdir()
     (venv / "bin" / "uv").touch()
@@ -122,7 +122,7 @@ def make(tmp_path_factory):
 @example("$(shell touch /tmp/x)$HOME#1 '\"\\")
 @settings(max_examples=40, suppress_health_check=list(HealthCheck))
 def test_make_hands_over_what_was_typed(make, value):
-    """A value on make's command line reaches the lab as it stands there, but for spaces before it."""
+    """A value on make's command line reaches the lab unchanged, except for leading spaces."""
     output = make(f"API_KEY={value}", "S3_BUCKET=", API_PORT="9")
     assert output["API_KEY"] == value.lstrip()
     assert output["S3_BUCKET"] == ""

@@ -1,4 +1,4 @@
-"""Reading event files: typed, by period, and past what is broken."""
+"""The reader of event files gives typed events of a period and counts broken lines."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ LINES = st.lists(
 
 @given(lines=LINES, cut=st.integers(0, 60))
 def test_any_mix_gives_the_valid_lines_in_order_and_counts_the_others(lines, cut):
-    """Valid lines, lines cut short and garbage; the last line, without a newline, is still being written."""
+    """The reader gives valid lines, counts cut and garbage lines, and ignores a last line without a newline."""
     content, valid = b"", []
     for number, line in enumerate(lines):
         event = feedback(number)
@@ -76,7 +76,7 @@ def test_a_dataset_or_kind_of_newer_code_is_counted_apart_and_its_fields_are_ign
 
 
 def test_alerts_of_earlier_code_are_read(tmp_path):
-    """With `lab.refused_version`, or with the version of a model that fails."""
+    """Alerts with `lab.refused_version`, or with the version of a failing model, are read."""
     alert = OLD | {"event.dataset": "lab.alert", "message": "m", "labels.model_name": "small"}
     lines = [alert | {"lab.refused_version": 5}, alert | {"labels.model_version": "6"}]
     (tmp_path / NAME).write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -96,7 +96,7 @@ def test_a_period_includes_its_start_and_not_its_end(tmp_path):
 
 @pytest.mark.parametrize(("days", "is_opened"), [(-2, False), (-0.9, True), (0.5, True), (2, False)])
 def test_a_file_of_another_time_is_not_opened(tmp_path, days, is_opened):
-    """Its broken line would be counted."""
+    """A file of another time is not opened, so its broken line is not counted."""
     start = NOON + timedelta(days=days)
     (tmp_path / f"api-{start:{events.STARTED}}-1.ndjson").write_bytes(b"broken\n")
     reader = read(tmp_path, NOON, NOON + timedelta(days=1))
@@ -105,7 +105,7 @@ def test_a_file_of_another_time_is_not_opened(tmp_path, days, is_opened):
 
 
 def test_files_come_in_the_order_of_their_start(tmp_path):
-    """Whichever service wrote them."""
+    """Files come in the order of their start, from all services."""
     for number, service in enumerate(("trainer", "api")):
         path = tmp_path / f"{service}-{NOON + timedelta(hours=number):{events.STARTED}}-1.ndjson"
         path.write_bytes(msgspec.json.encode(feedback(number)) + b"\n")
@@ -113,7 +113,7 @@ def test_files_come_in_the_order_of_their_start(tmp_path):
 
 
 def test_a_short_process_writes_a_decision(tmp_path):
-    """The gate's: what is written is what is read, and the file is closed."""
+    """The gate's decision is written and read back, and its file is closed."""
     decision = events.Decision(
         timestamp=NOON, id="d", service="trainer", environment="staging", decision="promoted", number=3,
         model_name="small", from_version=1, to_version=2, reason="better", figures={"gain": 0.02},

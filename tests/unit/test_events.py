@@ -1,4 +1,4 @@
-"""Events: what was written is there, whole, whatever happened."""
+"""Written events stay whole, also after failed writes and removed files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ids(folder: Path) -> set[str]:
 
 
 def test_threads_write_whole_lines_over_several_files(tmp_path):
-    """Each event is there once, in files that were left at the limit."""
+    """Each event is there once, in files that end at the limit."""
     writer = events.Writer(tmp_path, "api", limit=100_000)
 
     def write(start: int) -> None:
@@ -44,7 +44,7 @@ def test_threads_write_whole_lines_over_several_files(tmp_path):
 
 
 def test_a_cut_last_line_was_never_acknowledged(tmp_path):
-    """It is left out, what stands before it is read."""
+    """A cut last line is left out, and the lines before it are read."""
     writer = events.Writer(tmp_path, "api")
     writer.write([feedback(1), feedback(2)])
     (path,) = tmp_path.iterdir()
@@ -53,7 +53,7 @@ def test_a_cut_last_line_was_never_acknowledged(tmp_path):
 
 
 def test_a_short_write_leaves_nothing_behind(tmp_path, monkeypatch):
-    """A disk that fills up half-way: the half line is taken back, and the next event stands on a line of its own."""
+    """When the disk fills up in a write, the half line is removed, and the next event has its own line."""
     writer = events.Writer(tmp_path, "api")
     writer.write([feedback(1)])
     real = os.write
@@ -91,7 +91,7 @@ def move_folder(path: Path) -> None:
 
 @pytest.mark.parametrize("tidy", [remove_file, move_file, replace_file, remove_folder, move_folder])
 def test_what_is_written_is_where_readers_look(tmp_path, tidy):
-    """Somebody tidied up: the next event, at once, is in a file of the folder."""
+    """When somebody removed the folder, the next event is at once in a file of a new one."""
     folder = tmp_path / "events"
     writer = events.Writer(folder, "api")
     for number in range(1, 4):
@@ -120,7 +120,7 @@ def test_a_file_that_is_removed_in_the_middle_of_a_write(tmp_path, monkeypatch):
 
 
 def test_a_file_that_is_a_day_old_is_left(tmp_path, monkeypatch):
-    """However small it is: its age must be able to end."""
+    """A writer leaves a file of any size after a day, so that its age has an end."""
     monkeypatch.setattr(events, "LIMIT_SECONDS", 0.01)
     writer = events.Writer(tmp_path, "api")
     for number in range(3):
