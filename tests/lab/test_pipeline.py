@@ -19,7 +19,7 @@ FOREST = "  random-forest:\n    estimator: sklearn.ensemble.RandomForestClassifi
 
 
 def commit(lab, message: str) -> None:
-    process = lab.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qam", message)
+    process = lab.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--allow-empty", "-qam", message)
     assert process.returncode == 0, process.stderr
 
 

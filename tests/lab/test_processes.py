@@ -193,7 +193,7 @@ def test_up_after_a_killed_supervisor(lab):
         _supervisord(lab).kill()
         time.sleep(seconds)
         output = lab.python("-m", "launcher", "up")
-        assert "ending what a killed supervisord left behind" in output
+        assert "ending the processes that a killed supervisord left" in output
         assert not before & {process.pid for process in own_processes(lab)}
         run = lab.run(sys.executable, "-m", "launcher", "status")
         assert run.returncode == 0, run.stdout

@@ -132,7 +132,7 @@ def clash(lab: Lab) -> str:
     [
         ("API_PORT=abc", "API_PORT is 'abc'"),
         ("API_WORKERS=0", "API_WORKERS is '0'"),
-        ("S3_BUCKET=Lab_", "the value of S3_BUCKET"),
+        ("S3_BUCKET=Lab_", "S3_BUCKET is 'Lab_'"),
         ("clash", "both need port"),
         ("taken", r"(API_PORT) is in use by"),
         ("PARAMS=/etc/hostname", "/etc/hostname: "),
