@@ -62,7 +62,9 @@ class Reader:
                 continue
             with file:
                 for line in file:
-                    event = self._decode(line) if line.endswith(b"\n") else None
+                    if not line.endswith(b"\n"):
+                        break  # the writer is in the middle of this line, and the next read could give the rest of it
+                    event = self._decode(line)
                     if event is not None and self._within(event.timestamp):
                         yield event
 

@@ -215,7 +215,8 @@ def test_a_taken_socket_is_told_nothing(tmp_path, outside):
     certificate.draw(outside / "seaweedfs")
     for path in outside.rglob("*"):
         os.chown(path, SOMEBODY, SOMEBODY)
-    path = Path(f"/tmp/seaweedfs-master-grpc-{int(values["S3_MASTER_PORT"]) + 10_000}.sock")  # noqa: S108
+    port = int(values["S3_MASTER_PORT"]) + 10_000
+    path = Path(f"/tmp/seaweedfs-master-grpc-{port}.sock")  # noqa: S108
     heard: list[bytes] = []
     with socket.socket(socket.AF_UNIX) as own, (tmp_path / "log").open("w") as log:
         own.bind(str(path))

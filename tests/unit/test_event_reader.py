@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 from datetime import UTC, datetime, timedelta
@@ -123,3 +124,31 @@ def test_a_short_process_writes_a_decision(tmp_path):
     (path,) = tmp_path.iterdir()
     assert not events.is_open(path)
     assert list(read(tmp_path)) == [decision]
+
+
+class GrowingFile(io.FileIO):
+    """A file to which a writer appends `rest` at the moment when a reader has reached its end."""
+
+    rest = b""
+
+    def readinto(self, buffer) -> int:
+        size = super().readinto(buffer)
+        if not size and GrowingFile.rest:
+            with open(self.name, "ab") as file:  # noqa: PTH123
+                file.write(GrowingFile.rest)
+            GrowingFile.rest = b""
+        return size
+
+
+def test_a_line_that_is_written_while_it_is_read_is_not_counted_as_broken(tmp_path, monkeypatch):
+    """The reader stops at half a line, also when the writer adds the rest before the next read."""
+    lines = [msgspec.json.encode(feedback(number)) + b"\n" for number in range(2)]
+    (tmp_path / NAME).write_bytes(lines[0] + lines[1][:50])
+    monkeypatch.setattr(GrowingFile, "rest", lines[1][50:])
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda path, _mode: io.BufferedReader(GrowingFile(path)))
+        reader = Reader(tmp_path)
+        assert [event.id for event in reader] == ["0"]
+        assert (reader.broken, reader.unknown) == (0, 0)
+    assert GrowingFile.rest == b"", "the file has grown"
+    assert [event.id for event in Reader(tmp_path)] == ["0", "1"]
