@@ -31,9 +31,15 @@ settings.load_profile("lab")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests of test_reset.py last in their folder: they leave no lab behind, or one with another table."""
+    """Order the tests, and mark those that need a lab as one group, which one process runs.
+
+    The tests of test_reset.py come last in their folder, because they leave no lab behind, or one with another table.
+    """
     folders = list(dict.fromkeys(item.path.parent for item in items))
     items.sort(key=lambda item: (folders.index(item.path.parent), item.path.name == "test_reset.py"))
+    for item in items:
+        if item.path.parent.name != "unit":
+            item.add_marker(pytest.mark.xdist_group("lab"))
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,8 @@ def free_port(ports_in_use: set[int]) -> int:
 
     Both are below Linux's ephemeral ports, which any outgoing connection may use.
     """
-    for port in range(10_500 + os.getpid() % 5_000, 22_700):
+    # Processes that follow one another start far from each other: they look for ports at the same time.
+    for port in range(10_500 + os.getpid() * 1_213 % 5_000, 22_700):
         if port not in ports_in_use and all(_is_free(p) for p in (port, port + 10_000)):
             ports_in_use |= {port, port + 10_000}
             return port
