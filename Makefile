@@ -6,7 +6,7 @@ METRIC ?=
 SERVICE ?=
 VENV_BENCH ?= .venv-bench
 
-# Bytecode is kept whatever the caller's habit: without it every start would compile a million lines.
+# Bytecode is always written, because without it every start would compile a million lines.
 export PYTHONDONTWRITEBYTECODE :=
 # Variables of make's command line (make up API_PORT=8010 PARAMS=…) are exported to the lab as they were typed: make does
 # not expand a $ in them. LAB_SETTINGS lists their names, because the caller's environment may have others by chance.
@@ -19,7 +19,7 @@ PY := $(VENV)/bin/python
 # The name holds the lock file's checksum, so that a changed lock file is another target.
 sum = $(shell cksum < requirements/$(1).txt | cut -d' ' -f1)
 LAB := $(VENV)/.lab-$(call sum,lab)
-# To stop or look at a lab, the environment that is there will do.
+# Commands that stop the lab or show its state accept an outdated environment.
 SOME := $(or $(firstword $(wildcard $(VENV)/.lab-*)),$(LAB))
 BENCH := $(VENV_BENCH)/.bench-$(call sum,bench)
 DEV := $(VENV)/.dev-$(call sum,dev)-$(call sum,lab)
@@ -85,7 +85,7 @@ format: $(DEV) ## put the code into shape
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
 
-# In this order: what the images install, and dev.txt, take their versions from lab.txt.
+# lab.txt comes before the others, because they take their versions from it.
 lock: $(LAB) ## compile the lock files anew
 	@cd requirements && for name in uv lab api mlflow dashboard trainer aws locust dev; do \
 	  case $$name in uv|lab|dev) within=;; *) within="--constraint lab.txt";; esac; \

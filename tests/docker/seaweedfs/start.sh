@@ -1,5 +1,5 @@
 #!/bin/sh
-# Draw the certificate that security.toml asks for, as launcher/certificate.py does, and run the server.
+# Make the certificate that security.toml demands, as launcher/certificate.py does, and run the server.
 set -eu
 umask 077
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj /CN=lab \
