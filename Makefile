@@ -58,7 +58,7 @@ env: $(LAB) ## make the environment only
 dev: $(DEV) ## make the environment with the tools for tests
 
 test: $(DEV) ## every test; what the machine lacks is skipped with its reason [ARGS=-k name]
-	@$(PY) -m pytest -rs -n 2 --dist loadgroup $(ARGS)
+	@$(PY) -m pytest -rs -n 2 $(ARGS)
 
 bench: $(DEV) ## what make up and the pipeline take, in a fresh clone [RUNS=3]
 	@$(PY) -m tests.bench --runs $(or $(RUNS),3)

@@ -19,6 +19,7 @@ import psutil
 import pytest
 import urllib3
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 from lab.settings import NAMES, ROOT, SETTINGS
 from launcher import pipeline
@@ -30,17 +31,24 @@ settings.register_profile("lab", deadline=None, suppress_health_check=[HealthChe
 settings.load_profile("lab")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the tests, and mark those that need a lab as one group, which one process runs.
+class Scheduling(LoadScopeScheduling):
+    """pytest-xdist's distribution: one process runs all tests that need a lab, in their order.
 
-    The tests of test_reset.py come last in their folder, because they leave no lab behind, or one with another table.
+    The option `--dist loadgroup` would do the same, but pytest-xdist 3.8 ignores its marks under pytest 9.2.
     """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if nodeid.startswith("tests/unit/") else "lab"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests of test_reset.py last in their folder: they leave no lab behind, or one with another table."""
     folders = list(dict.fromkeys(item.path.parent for item in items))
     items.sort(key=lambda item: (folders.index(item.path.parent), item.path.name == "test_reset.py"))
-    for item in items:
-        if item.path.parent.name != "unit":
-            item.add_marker(pytest.mark.xdist_group("lab"))
 
 
 @dataclass(frozen=True)
