@@ -46,7 +46,7 @@ class Api(Flask):
         self.resources.close()
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """Match the path alone. The API builds no URLs, and to read the host for that takes a fifth of Flask's time."""
+        """Match the path alone. The host is only needed to build URLs, and to read it takes a fifth of Flask's time."""
         if request is None:
             return None
         return MapAdapter(self.url_map, "", "/", "", "http", request.path, request.method)
@@ -66,9 +66,9 @@ def create_app(test_config: Mapping[str, str] | None = None) -> Api:
     EVENTS_DIR: the folder of the event files
     EVENTS_DAYS and EVENTS_MB: the limits beyond which event files are deleted
     ENVIRONMENT: the lab or release that events and traces name
-    KEEP_DIR: the folder of the last good model, and of the marks of alerts that were written
+    KEEP_DIR: the folder of the last good model, and of the files that mark written alerts
     PACKAGE_DIR: the folder of the model that was built into the image, if any
-    METRICS_DIR: the folder in which the workers put their counts together
+    METRICS_DIR: the folder in which the workers share their counts
     FOLLOW_SECONDS: the time between two looks at the champion alias
     API_KEY: the key that clients must send; empty for none
     ALLOWED_HOSTS: host names of this API besides those of the loopback interface
@@ -99,7 +99,7 @@ def create_app(test_config: Mapping[str, str] | None = None) -> Api:
     app.resources.callback(metrics.stop)
     follower.start(config["FOLLOW_SECONDS"])
     app.resources.callback(follower.stop)
-    # The present objects stay, and a request leaves hardly any reference cycles: the collector can run seldom.
+    # The garbage collector can run seldom: the present objects stay, and a request leaves hardly any reference cycles.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000)
@@ -107,7 +107,7 @@ def create_app(test_config: Mapping[str, str] | None = None) -> Api:
 
 
 def _configure(app: Flask, variables: Mapping[str, str]) -> None:
-    """Put the variables into `app.config`, the numbers as float."""
+    """Put the variables into `app.config`, with numbers as float."""
     app.config.from_mapping(DEFAULTS)
     app.config.from_mapping({name: variables[name] for name in (*DEFAULTS, *REQUIRED) if variables.get(name)})
     for name in REQUIRED:

@@ -20,27 +20,27 @@ DOCS_FILES = "/docs/"
 OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
 # A name or an address, with or without a port.
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Za-z._-]{1,255})(?::[0-9]{0,5})?")
-# Kinds of Host: a name or address of this API, another address, another name, or malformed.
+# Kinds of Host values: a name or address of this API, another address, another name, or malformed.
 OURS, ADDRESS, NAME, WRONG = "ours", "address", "name", "wrong"
 
 
 class Gate:
-    """Decides whether a request is refused, and why.
+    """Decides whether a request is refused, and gives the reason.
 
     A page can let its own host name resolve to the address of this API (DNS rebinding). The browser then takes the page
     and the API for one origin, and only the Host header shows the difference. With this attack Host is never an
-    address. A load balancer's health probe has the address of a container there.
+    address, so health probes may have any address in Host: a load balancer sends the address of a container.
     """
 
     def __init__(self, key: str, hosts: str) -> None:
-        """`key`: what clients must send, empty for nothing. `hosts`: names without ports, separated by commas."""
+        """`key` is the key that clients must send, or empty. `hosts` are names without ports, separated by commas."""
         self._key = key.encode()
         self._names = frozenset(name.strip().lower().strip("[]") for name in hosts.split(",") if name.strip())
-        # Clients use few hosts in practice, but one may send any number of them.
+        # The cache is limited: clients use few hosts in practice, but one client may send any number of them.
         self._kind = lru_cache(maxsize=64)(self._look)
 
     def __call__(self, environ: dict[str, Any]) -> str:
-        """One of the reasons above, or an empty string when the request is allowed."""
+        """One of the reasons at the top of this module, or an empty string when the request is allowed."""
         path = environ["PATH_INFO"]
         host = environ.get("HTTP_HOST", "")
         if not host:

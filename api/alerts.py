@@ -28,12 +28,12 @@ class Alerts:
         self._events, self._environment, self._folder, self._model = events, environment, folder, model
 
     def refused(self, version: int, reason: str) -> None:
-        """Write an alert once for each version and reason: a corrected package may be refused for another reason."""
+        """Write one alert for each version and reason: a corrected package may be refused for another reason."""
         digest = hashlib.sha256(reason.encode()).hexdigest()[:16]
         self._once(f"{version}-{digest}", "model_refused", version, f"version {version} is refused: {reason}")
 
     def failing(self, version: int, reason: str) -> None:
-        """Write an alert once for each version, with the first reason, because each record may have another reason."""
+        """Write one alert for each version, with the first reason, because each record may have another reason."""
         self._once(str(version), "model_failing", version, f"version {version} is served and fails: {reason}")
 
     def _once(self, name: str, kind: Kind, version: int, message: str) -> None:
@@ -45,7 +45,7 @@ class Alerts:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 if os.fstat(file.fileno()).st_size == 0 and self._write(kind, version, message):
                     file.write(b"written\n")
-        except OSError as error:  # to write an alert twice is better than not at all
+        except OSError as error:  # a second copy of an alert is better than no alert
             log.warning("the alert is not marked as written: %s", from_os_error(error))
             self._write(kind, version, message)
 

@@ -14,7 +14,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class _Answer(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """An answer; no field but those of the type is in it."""
+    """An answer. It has no fields other than those of its type."""
 
 
 class Served(_Answer):

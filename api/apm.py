@@ -1,4 +1,4 @@
-"""Traces to an APM Server, when one is named."""
+"""Send traces to an APM Server, when a setting names one."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from api.trace import trace_id
 
 
 def start(app: Flask, follower: Follower) -> Callable[[], None]:
-    """Send transactions to ELASTIC_APM_SERVER_URL from a thread of the agent, for which no request waits.
+    """Send transactions to ELASTIC_APM_SERVER_URL from a thread of the agent, so that no request waits.
 
-    Returns a function that sends what is left and ends the agent.
+    Returns a function that sends the remaining transactions and ends the agent.
     """
     import elasticapm
     from elasticapm.contrib.flask import ElasticAPM

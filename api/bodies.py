@@ -7,13 +7,13 @@ from typing import Any
 
 from granian.rsgi import HTTPProtocol, ProtocolClosed, ProtocolError  # type: ignore[attr-defined]
 
-# Members of WSGI's `environ`: the body, None for one beyond the limit; and the reason why the request is refused,
-# a value of api/access.py or one of LATE (the body was too slow) and BUSY (the server was full).
+# Members of WSGI's `environ`: the body, or None for a body beyond the limit; and the reason why the request is refused:
+# a value of api/access.py, LATE (the body was too slow) or BUSY (the server was full).
 BODY = "lab.body"
 FAULT = "lab.fault"
 LATE, BUSY = "late", "busy"
 
-# Time within which a whole body must arrive: the largest batch takes as long at 5 Mbit/s.
+# A whole body must arrive within this number of seconds. The largest batch takes this time at 5 Mbit/s.
 BODY_SECONDS = 30.0
 # ALL is the most memory, in bytes, that all bodies and large answers of a worker may take together. Bodies larger than
 # WHOLE may not use the last LEFT bytes, so that a few clients with large bodies do not block those with smaller ones.
@@ -22,8 +22,8 @@ ALL, LEFT = 56 * 2**20, 8 * 2**20
 SMALL = 64 * 1024
 # A body up to this size is read from Granian in one piece, which is quicker; a larger one part by part as it arrives.
 WHOLE = 2**20
-# A body beyond its limit is read and discarded up to this size, so that the client gets the refusal; a body that is
-# larger still is not read further.
+# A body beyond its limit is read and discarded up to this size, so that the client gets the refusal. The rest of an
+# even larger body is not read.
 MOST_READ = 32 * 2**20
 
 
@@ -52,9 +52,9 @@ class Room:
         return self._taken + more <= (ALL if before + more <= WHOLE else ALL - LEFT)
 
     async def receive(self, environ: dict[str, Any], protocol: HTTPProtocol, limit: int) -> int:
-        """Put the body into `environ`, None for one beyond `limit`, or the fault that kept it from being read.
+        """Put the body into `environ`: None for a body beyond `limit`; or put the reason why it was not read there.
 
-        Returns the number of bytes that were taken from the room; the caller gives them back. Raises CutError.
+        Returns the number of bytes that were taken from the room; the caller returns them later. Raises CutError.
         """
         chunked = "HTTP_TRANSFER_ENCODING" in environ
         announced = None if chunked else int(environ.get("CONTENT_LENGTH") or 0)
@@ -83,7 +83,7 @@ class Room:
 
 
 class _Arrival:
-    """A body that is being received. It takes from the room with each part that arrives."""
+    """A body that is being received. Each part that arrives takes its size from the room."""
 
     def __init__(self, room: Room, limit: int, announced: int | None) -> None:
         self._room, self._limit, self._announced = room, limit, announced
@@ -91,7 +91,7 @@ class _Arrival:
         self.taken, self.refused = 0, False
 
     def grow(self, size: int) -> bool:
-        """Take `size` more bytes from the room; drop the body and return False when there are not as many."""
+        """Take `size` more bytes from the room; when too few are left, drop the body and return False."""
         if not self._room.has(self.taken, size):
             self.drop()
             self.refused = True

@@ -19,11 +19,11 @@ from lab.card import BATCH_ROWS, Card, Feature
 from lab.record import value_fault, value_field
 
 MAX_INSTANCES = BATCH_ROWS
-# Reading stops after this many faults: to find all of them could take seconds.
+# Reading stops after this number of faults, because a search for all of them could take seconds.
 MAX_LISTED = 100
 # The size limit of one record, alone or in a batch, in bytes.
 MAX_RECORD = 64 * 1024
-# Unknown fields per record that a batch may hold on average and still be parsed, so that the error can name them.
+# A batch with unknown fields is parsed up to this average number per record, so that the error can name them.
 UNKNOWN_READ = 10
 # In bodies larger than this, records are counted before they are parsed: 16 MiB of `{}` would become half a gigabyte.
 MEASURED = 2**20
@@ -35,7 +35,7 @@ _as_tuple = msgspec.structs.astuple
 
 
 class InvalidError(Exception):
-    """A body that is refused. `errors` are RFC 9457's: a detail and a JSON pointer for each fault."""
+    """A body that is refused. `errors` follows RFC 9457: a detail and a JSON pointer for each fault."""
 
     def __init__(self, detail: str, faults: Faults | None = None) -> None:
         super().__init__(detail)
@@ -49,14 +49,14 @@ class InvalidError(Exception):
 
 @dataclass(frozen=True)
 class Records:
-    """Rows as the model takes them, shape (n, features), NaN for missing, and as they are recorded."""
+    """Rows in two forms: for the model, of shape (n, features) with NaN for missing; and for the events."""
 
     rows: NDArray[np.float32]
     features: list[Any]
 
 
 class _Whole(msgspec.Struct):
-    """A batch; its other keys are not parsed."""
+    """A batch. Other keys of the body are not parsed."""
 
     instances: msgspec.Raw = msgspec.Raw()
 
@@ -77,7 +77,7 @@ class Codec:
         batch = msgspec.defstruct("Batch", [("instances", instances)], forbid_unknown_fields=True)
         self._one = msgspec.json.Decoder(record)
         self._many: msgspec.json.Decoder[Any] = msgspec.json.Decoder(batch)
-        # How many of each character the largest batch holds, those in the names of features included.
+        # The count of each character in the largest batch, the names of the features included.
         braces, commas = (sum(name.count(mark) for name in self._names) for mark in "{,")
         self._most_braces = 1 + MAX_INSTANCES * (1 + braces)
         self._most_commas = MAX_INSTANCES * (len(self._names) + commas + UNKNOWN_READ)
@@ -88,7 +88,7 @@ class Codec:
         if record is None:
             return self._records([self._value(body)])
         values = _as_tuple(record)
-        # A valid record has no text but its keys; more quotes than for one of each mean a key given twice.
+        # The only texts in a valid record are its keys, so more quotes than each key needs once mean a repeated key.
         if body.count(b'"') != 2 * (len(values) - values.count(UNSET)):
             return self._records([self._value(body)])
         return Records(self._rows([values]), [record])
@@ -116,13 +116,13 @@ class Codec:
         return Records(np.array(rows, dtype=np.float32), values)
 
     def _measure(self, body: Body) -> None:
-        """Raise InvalidError for a body that holds more than the largest batch. This creates no Python objects."""
+        """Raise InvalidError for a body that holds more than the largest batch. The check creates no Python objects."""
         if body.count(b"{") > self._most_braces or body.count(b",") > self._most_commas:
             _raw(msgspec.Raw, body)
             raise _wrong_count(f"with {len(self._names)} features each: this body holds more than that")
 
     def _values(self, body: Body) -> list[dict[str, Any]]:
-        """The instances of a batch, parsed one after another, so that only one takes memory at a time."""
+        """The instances of a batch, parsed one after another, so that only one record takes memory at a time."""
         inner = _raw(_Whole, body).instances
         if not (inside := memoryview(inner).nbytes):
             raise InvalidError(_NO_BATCH)
@@ -131,8 +131,8 @@ class Codec:
         whole = _raw(dict[str, msgspec.Raw], body)
         _refuse({(name,): "is unknown" for name in islice(whole.keys() - {"instances"}, MAX_LISTED)})
         begin = body.find(b"[")
-        # There must be one key before the list and nothing after it. Otherwise the key `instances` is given twice, and
-        # `inner` is the last of its values.
+        # There must be one key before the list and nothing after the list. Otherwise the key `instances` is given
+        # twice, and `inner` is only the last of the two values.
         after = body[begin + inside :]
         if body.count(b'"', 0, max(begin, 0)) > 2 or after.strip(b" \t\r\n") != b"}":
             _raw(list[msgspec.Raw], inner)
@@ -194,7 +194,7 @@ def _wrong_count(more: str) -> InvalidError:
 
 
 def _decoded(decoder: msgspec.json.Decoder[Any], body: Body) -> Any:
-    """The decoded body, None when it does not fit. The exception is dropped, since it may hold the whole body."""
+    """The decoded body; None when it does not fit. The exception is dropped, because it may hold the whole body."""
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -228,7 +228,7 @@ def feedback(card: Card, body: Body) -> tuple[str, str]:
 
 
 def _record_type(features: list[Feature]) -> type[msgspec.Struct]:
-    # The attributes have names of their own: a feature may be called anything.
+    # The attributes get generated names, because a feature may have any name.
     fields: list[Any] = [(f"x{place}", *value_field(feature)) for place, feature in enumerate(features)]
     names = {f"x{place}": feature.name for place, feature in enumerate(features)}
     return msgspec.defstruct("Record", fields, forbid_unknown_fields=True, kw_only=True, rename=names, gc=False)

@@ -15,9 +15,9 @@ import socket
 import stat
 from pathlib import Path
 
-# Connections of a worker; the same number as `--backpressure` in services/supervisord.conf and api/Dockerfile.
+# The most connections of a worker; `--backpressure` in services/supervisord.conf and api/Dockerfile is the same.
 CONNECTIONS = 512
-# Room for the other open files of a worker: its log, its events, its model, the registry.
+# Further open files of a worker: its log, its events, its model, and connections to the registry.
 OTHER_FILES = 256
 # The kernel closes the connection of a client that has not read its answer for this time.
 UNREAD_SECONDS = 30
@@ -63,7 +63,7 @@ def _open_files() -> int:
 
 
 def _limit_unread_answers() -> None:
-    """Let the kernel end connections whose client reads nothing. They inherit this from the listening socket."""
+    """Let the kernel end connections whose client reads nothing. Connections inherit the listening socket's option."""
     if not hasattr(socket, "TCP_USER_TIMEOUT"):  # only Linux has this option
         return
     for path in list(FILES.iterdir()):

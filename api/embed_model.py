@@ -21,7 +21,7 @@ VERSION_FILE = "version"
 
 
 def embed(package: Path, folder: Path) -> Path | None:
-    """Write the package in the form of the follower; raise LabError unless it is whole and can be served."""
+    """Write the package in the form that the follower reads; raise LabError unless it is complete and sound."""
     folder.mkdir(parents=True, exist_ok=True)
     if not any(package.iterdir()):
         return None

@@ -19,15 +19,16 @@ from lab.errors import LabError, from_os_error
 from lab.http import RefusedError, UnreachableError
 from lab.registry import Registry, Version
 
-# Time until a version that was refused is tried again: its package may have been corrected.
+# A refused version is tried again after this number of seconds, because its package may have been corrected.
 REFUSED_SECONDS = 60.0
-# Time for a look at the registry to end when the app is closed. The thread is a daemon: it cannot keep a process.
+# When the app is closed, a look at the registry has this number of seconds to end. The thread is a daemon, so it cannot
+# keep the process alive.
 STOP_SECONDS = 5.0
 log = logging.getLogger(__name__)
 
 
 class StoredModel(msgspec.Struct, frozen=True):
-    """The form of the last good package on disk."""
+    """The last good package, in the form in which it is stored on disk."""
 
     version: int
     card: bytes
@@ -49,8 +50,8 @@ class Refused(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Follower:
     """Holds the model that is served and replaces it when the alias moves to a version that is sound.
 
-    A request reads `model` once, so it has one model from its start to its end. While the registry is away, `model` is
-    the one that was stored in `keep`, else the one in the image, in `package_folder`.
+    A request reads `model` once, so it uses one model from start to end. Until the registry answers, `model` is the
+    model stored in `keep`, else the model in the image, in `package_folder`.
     """
 
     def __init__(
@@ -68,17 +69,17 @@ class Follower:
         self._looked: float | None = None
         self._failing: Model | None = None
         self._unusable: dict[Path, str] = {}
-        # The card of a model from the disk, until it has been compared with that in the registry.
+        # The card of a model from the disk, until it has been compared with the card in the registry.
         self._unsure = b""
 
     def start(self, seconds: float) -> None:
-        """Serve the stored model, and look at the alias every `seconds` from now on."""
+        """Serve the stored model, and start to look at the alias every `seconds`."""
         self._restore()
         self._thread = threading.Thread(target=self._follow, args=(seconds,), name="follower", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Look at the alias no more. A look that has begun is given STOP_SECONDS to end."""
+        """Stop looking at the alias. A look that has begun gets STOP_SECONDS to end."""
         self._end.set()
         self._thread.join(STOP_SECONDS)
 
@@ -96,7 +97,7 @@ class Follower:
             self._blame(error.message)
         finally:
             self._looked = time.monotonic()
-        if self.model is None:  # another worker may have stored one meanwhile
+        if self.model is None:  # another worker may have stored a model meanwhile
             self._restore()
 
     @property
@@ -114,8 +115,8 @@ class Follower:
     def _serves(self, champion: Version) -> bool:
         """Whether this version is served.
 
-        A stored model has only the number of its version, which may come from another registry. Its card is therefore
-        compared once.
+        A stored model has only its version number, and the number may come from another registry. The card of the model
+        is therefore compared once with that in the registry.
         """
         if self.model is None or champion.number != self.model.version:
             return False
@@ -189,7 +190,7 @@ class Follower:
         while not self._end.is_set():
             try:
                 self.poll()
-            except Exception:  # this thread must survive any answer of the registry
+            except Exception:  # no answer of the registry may end this thread
                 log.exception("looking at the champion failed")
                 self.fault = "looking at the champion failed; see the API's log"
             self._end.wait(seconds)

@@ -1,8 +1,8 @@
 """The metrics of all workers of the API, in Prometheus's text format.
 
 Each worker counts in memory and writes a snapshot to a shared folder every second. The worker that gets the request
-adds the snapshots. prometheus_client's mode for several processes writes every count to a mapped file, which cost a
-tenth of the throughput. A killed worker loses its counts of the last second; its events are not lost.
+adds the snapshots. The multiprocess mode of prometheus_client is not used: it writes every count to a mapped file,
+which costs a tenth of the throughput. A killed worker loses its counts of the last second; its events are not lost.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-# Upper bounds of the latency's buckets, in seconds.
+# Upper bounds of the latency buckets, in seconds.
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _NANOSECONDS = [round(seconds * 1e9) for seconds in SECONDS]
 SNAPSHOT_SECONDS = 1.0
@@ -29,7 +29,7 @@ STOP_SECONDS = 5.0
 
 
 class Latency(msgspec.Struct):
-    """Requests of one route and status: how many fell into each bucket (the last has no bound), their sum in ns."""
+    """Requests of one route and status: the count of each bucket (the last has no bound), and the total time in ns."""
 
     buckets: list[int]
     total: int = 0
@@ -51,7 +51,7 @@ class Snapshot(msgspec.Struct):
 class Metrics(Collector):
     """Counts of this worker and, when collected, of all that share `folder`.
 
-    It needs no lock: one request at a time counts (`api.middleware`), only the follower counts swaps and refusals, and
+    No lock is needed: one request at a time counts (`api.middleware`), only the follower counts swaps and refusals, and
     the interpreter takes a snapshot in one step.
     """
 
@@ -61,7 +61,7 @@ class Metrics(Collector):
         self._end = threading.Event()
 
     def start(self) -> None:
-        """Write a snapshot every second from now on."""
+        """Start to write a snapshot every second."""
         self._thread = threading.Thread(target=self._keep, name="metrics", daemon=True)
         self._thread.start()
 
@@ -146,14 +146,14 @@ class Metrics(Collector):
         ended = False
         while not ended:
             ended = self._end.wait(SNAPSHOT_SECONDS)
-            with contextlib.suppress(OSError):  # on a full disk the counts go on in memory
+            with contextlib.suppress(OSError):  # on a full disk, counting continues in memory
                 self._write()
 
 
 def _models(workers: list[Snapshot]) -> Iterator[Metric]:
     """The version that each living worker serves; each worker follows the champion by itself."""
     version = GaugeMetricFamily("lab_model_version", "The version a worker serves", labels=["worker"])
-    age = GaugeMetricFamily("lab_model_age_seconds", "How long it has served it", labels=["worker"])
+    age = GaugeMetricFamily("lab_model_age_seconds", "Seconds since a worker loaded its version", labels=["worker"])
     for worker in workers:
         if worker.version and _alive(worker.pid):
             version.add_metric([str(worker.pid)], worker.version)

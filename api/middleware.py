@@ -1,6 +1,6 @@
 """WSGI middleware for every request: access, trace, metrics, headers of the answer, and an event when it failed.
 
-This is plain WSGI because every prediction passes it: hooks of Flask would take ten times as long.
+The module is plain WSGI because every prediction passes through it, and Flask's hooks would take ten times as long.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ BEGUN = "lab.begun"
 # The member that says where the request comes from: a value of `source` in `lab.events`.
 SOURCE = "lab.source"
 
-# Bytes that a body may have: a record of a hundred features fits in the first, a batch of ten thousand in the second.
+# The most bytes of a body. A record of a hundred features fits into the first limit, a batch of ten thousand records
+# into the second.
 LIMITS = {"/predict": MAX_RECORD, "/predict/batch": 16 * 2**20, "/feedback": 64 * 1024}
 _SOURCES: dict[str | None, str] = {None: CLIENT, **{name: name for name in CLIENTS}}
 _PLAIN = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
@@ -48,8 +49,8 @@ log = logging.getLogger(__name__)
 def wrap(wsgi: Wsgi, events: Writer, environment: str, metrics: Metrics, gate: Gate) -> Wsgi:
     """Wrap the app in everything that this module adds to a request.
 
-    Under a server with threads only the reading of bodies runs in parallel. The rest of each request runs under a lock:
-    it is short, and switching threads in the middle of it costs a fifth of the throughput.
+    Under a server with threads, only the reading of bodies runs in parallel. The rest of each request runs under a
+    lock, because it is short, and thread switches in the middle of it cost a fifth of the throughput.
     """
     turn = threading.Lock()
 
@@ -66,7 +67,7 @@ def wrap(wsgi: Wsgi, events: Writer, environment: str, metrics: Metrics, gate: G
 
         source = environ[SOURCE] = _SOURCES.get(environ.get("HTTP_X_CLIENT"), UNKNOWN)
         fault = gate(environ) or environ.get(FAULT)
-        # These requests are recorded with their source, and one of an unknown source must not pass for a patient.
+        # The events of these requests state the source, and a request of unknown source must not count as a patient.
         if source == UNKNOWN and not fault and path in LIMITS:
             fault = OTHER_CLIENT
         if not fault and BODY not in environ:

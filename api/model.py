@@ -1,4 +1,4 @@
-"""Load a model that is served from its package, verify it, and warm it up."""
+"""Load a model from its package, verify it, and warm it up."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Model:
 def load(name: str, version: int, card_text: bytes, model: bytes, lock: Path | None = None) -> Model:
     """Load a package of the registered model `name`; raise LabError unless `trial.verify` finds it sound.
 
-    The self-test also warms the model up: the runtime has allocated its memory before the first request.
+    The self-test also warms the model up, so ONNX Runtime has allocated its memory before the first request.
     """
     try:
         card = trial.verify(name, card_text, model, lock)

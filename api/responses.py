@@ -54,7 +54,7 @@ def broken() -> Response:
 
 
 def cut() -> tuple[int, list[tuple[str, str]], bytes]:
-    """The answer to a client that stopped in the middle of its body; it may still read."""
+    """The answer to a client that stopped in the middle of its body, because the client may still read."""
     answer = problem(400, "Bad Request", "the body ends in the middle: send it again, whole")
     return 400, [("Content-Type", answer.content_type), ("Connection", "close")], answer.get_data()
 

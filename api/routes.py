@@ -33,7 +33,7 @@ SWAGGER_UI = Path(flask_swagger_ui.__file__).parent / "dist"
 
 @dataclass(frozen=True)
 class Routes:
-    """The views. They have model and events as attributes, because Flask's proxies would take longer than the model."""
+    """The views. Model and events are attributes, because access by Flask's proxies takes longer than the model."""
 
     follower: Follower
     events: Writer
@@ -69,7 +69,7 @@ class Routes:
         return reply(answers.Predictions(predictions, model.card.threshold, _served(model)))
 
     def feedback(self) -> Response:
-        """Record the true class. The monitor decides about repeated, late and contradicting ones."""
+        """Record the true class. The monitor handles feedback that is repeated, late or contradictory."""
         prediction_id, label = codec.feedback(self._model().card, _body(request.environ))
         event = Feedback(
             timestamp=datetime.now(UTC),
@@ -98,8 +98,8 @@ class Routes:
     def readyz(self) -> Response:
         """The API has a verified model.
 
-        `registry` has the reason when the API cannot follow the registry, `refused` the version that was not sound, and
-        `look_age_seconds` the time since the last look at the registry: a large value means that the API is stuck.
+        `registry` has the reason when the API cannot follow the registry, and `refused` the version that was not sound.
+        `look_age_seconds` is the time since the last look at the registry; a large value means that the API is stuck.
         """
         model = self._model()
         follower = self.follower
@@ -124,7 +124,7 @@ class Routes:
         return _file(DOCS, "index.html")
 
     def docs_file(self, name: str) -> Response:
-        """Our own start.js, and Swagger UI as its package ships it: no file comes from the internet."""
+        """The lab's start.js, and Swagger UI from its package, so that no file comes from the internet."""
         return _file(DOCS if name == "start.js" else SWAGGER_UI, name)
 
     def _model(self) -> Model:
@@ -174,7 +174,7 @@ def _served(model: Model) -> answers.Served:
 
 
 def _file(folder: Path, name: str) -> Response:
-    """Send the whole file: answers may not be cached, so conditional requests make no sense."""
+    """Send the whole file. Conditional requests are not supported, because answers may not be cached."""
     return send_from_directory(folder, name, conditional=False, etag=False, last_modified=None)
 
 

@@ -1,7 +1,7 @@
-"""The Flask app on Granian's own interface, RSGI: the body is awaited, with limits, before the app sees the request.
+"""The Flask app on RSGI, Granian's own interface. The body is received, with limits, before the app gets the request.
 
-A WSGI server gives a request a thread, and the thread waits for as long as the client takes over its body: a few
-dozen slow clients stop it. Here a slow client costs a coroutine, and only until its time is over.
+A WSGI server uses a thread for each request, and the thread waits until the client has sent its body, so a few dozen
+slow clients block the server. Here a slow client costs only a coroutine, which ends at the time limit.
 https://github.com/emmett-framework/granian/blob/master/docs/spec/RSGI.md
 """
 
@@ -62,7 +62,7 @@ class Server:
         self._make = make
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Make the app when the worker begins: its threads would not outlive the fork."""
+        """Make the app when the worker begins, because the app's threads would not survive the fork."""
         app = self._make()
         self._close: Callable[[], None] = app.extensions["close"]
         self._app: Wsgi = app.wsgi_app
@@ -73,7 +73,7 @@ class Server:
         watch(loop)
 
     def __rsgi_del__(self, _loop: asyncio.AbstractEventLoop) -> None:
-        """Close the app when the worker ends in order: its last counts and traces are kept."""
+        """Close the app when the worker ends normally, so that the last counts and traces are kept."""
         self._close()
 
     async def __rsgi__(self, scope: Scope, protocol: HTTPProtocol) -> None:
@@ -141,7 +141,7 @@ def _environ(scope: Scope) -> dict[str, Any]:
     for header, value in scope.headers.items():
         if key := _key(header):
             environ[key] = f"{environ[key]}, {value}" if key in environ else value
-    # A request in a proxy's form (absolute URI) names the host twice; the one in the URI counts.
+    # A request with an absolute URI, as for a proxy, names the host twice; the host in the URI counts.
     if (authority := scope.authority) and "," not in environ.get("HTTP_HOST", ","):
         environ["HTTP_HOST"] = authority
     return environ
@@ -149,7 +149,7 @@ def _environ(scope: Scope) -> dict[str, Any]:
 
 @lru_cache(maxsize=128)
 def _key(header: str) -> str:
-    """The header's name in `environ`; none for one with an underscore, which could pass for another."""
+    """The header's name in `environ`; empty for a name with an underscore, which could stand for another header."""
     if "_" in header:
         return ""
     name = header.upper().replace("-", "_")

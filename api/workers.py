@@ -3,7 +3,8 @@
 - The parent process also holds the socket of each worker, so that clients wait while a worker is replaced.
 - A worker that was killed is always replaced. Granian itself gives up when a worker dies twice within 5.5 s; this
   server does so only when the worker exited by itself, as one does that cannot start.
-- A worker exits when its parent process is gone. Otherwise it would go on answering beside the workers of a new parent.
+- A worker exits when its parent process is gone. Otherwise it would continue to answer beside the workers of a new
+  parent.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ class Server(MPServer):
 
     def _init_shared_socket(self) -> None:
         super()._init_shared_socket()  # type: ignore[no-untyped-call]
-        # On Linux each worker would open its own socket, and the clients waiting there would be lost when it dies. A
-        # single shared socket would be no better: the first worker to wake up takes all connections.
+        # By default each worker opens its own socket on Linux, and the clients that wait at this socket are lost when
+        # the worker dies. A single shared socket is no better, because the first worker that wakes up takes all
+        # connections.
         spec: Any = self._ssp
         own = spec is not None and multiprocessing.get_start_method() == "fork"
         self._sockets = [spec.build() for _ in range(self.workers)] if own else []
@@ -46,7 +48,7 @@ class Server(MPServer):
         return super()._spawn_worker(idx, *words, **options)
 
     def _respawn_workers(self, workers: list[int], *words: Any, **options: Any) -> None:
-        if not options:  # called because workers died, perhaps twice for the same one, and not on request
+        if not options:  # called because workers died, perhaps twice for the same worker, and not on request
             workers = sorted({*workers} & self._dead())
         killed = [index for index in workers if (self.wrks[index].inner.exitcode or 0) < 0]
         super()._respawn_workers(workers, *words, **options)
@@ -70,7 +72,7 @@ def _load(target: str, wd: Path | None, factory: bool) -> Any:
 
 
 def _end_after(first: int) -> None:
-    """End this worker once the process `first` is no longer its parent."""
+    """End this worker when the process `first` is no longer its parent."""
     while os.getppid() == first:
         time.sleep(LOOK_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The dashboard's entry: its pages."""
+"""The entry point of the dashboard, with the list of its pages."""
 
 from pathlib import Path
 

@@ -21,7 +21,7 @@ if __name__ == "__main__":
             "server.port": int(port),
             "server.headless": True,
             "server.fileWatcherType": "none",
-            # For Streamlit's own check of Origin, which always allows the loopback.
+            # The names are for Streamlit's own check of Origin, which always allows the loopback.
             "server.corsAllowedOrigins": [f"https://{name}" for name in sorted(hosts)],
             "browser.gatherUsageStats": False,
             "client.toolbarMode": "minimal",

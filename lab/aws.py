@@ -1,6 +1,6 @@
 """Clients of AWS services: those of the stand-in or of the real AWS, and the lab's own S3.
 
-Every wait of a client has a limit, and a proxy of the caller's shell is used for the real AWS only.
+Every wait of a client has a limit. The proxy that the caller's shell names is used for the real AWS only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from lab.settings import Settings
 
 @dataclass(frozen=True)
 class Target:
-    """The place where a service answers. On the real AWS `endpoint` is None, and the keys are the shell's."""
+    """The address and keys of a service. On the real AWS `endpoint` is None, and the keys are the shell's."""
 
     endpoint: str | None
     region: str
@@ -23,7 +23,7 @@ class Target:
 
 
 def target(settings: Settings, service: str) -> Target:
-    """The target of a service by boto3's name. `s3` is the lab's bucket, wherever the releases go.
+    """The target of a service by boto3's name. `s3` is always the S3 of the lab's bucket, whatever AWS_TARGET is.
 
     Raises LabError when a secret that the target needs is not set.
     """
@@ -39,11 +39,11 @@ def target(settings: Settings, service: str) -> Target:
 def client(settings: Settings, service: str) -> Any:
     """A boto3 client for the service.
 
-    With an endpoint of its own it ignores any profile, endpoint and proxy in the caller's shell. For the real AWS it
+    A client with an endpoint ignores any profile, endpoint and proxy in the caller's shell. A client of the real AWS
     takes credentials as AWS's own tools do (variables, profile, web identity, instance role), and assumes AWS_ROLE_ARN
     with them if that is set.
     """
-    import boto3  # here, because it costs 0.3 s that most commands need not pay
+    import boto3  # imported here, because the import takes 0.3 s and most commands do not need it
 
     place = target(settings, service)
     if place.endpoint is None:

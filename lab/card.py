@@ -1,4 +1,4 @@
-"""The model card: what the trainer writes beside `model.onnx` and the API checks before it serves."""
+"""The model card, which the trainer writes beside `model.onnx` and the API checks before it serves the model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lab.errors import LabError
 from lab.problem import Column, Name, Share
 from lab.record import is_within
 
-# A card of an earlier schema version is served, too: it states no promises.
+# A model with a card of an earlier schema version is served, too. Such a card states no promises.
 SCHEMA_VERSION = 2
 MODEL_FILE = "model.onnx"
 CARD_FILE = "card.json"
@@ -53,12 +53,12 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Promise(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The value of a metric that is to be expected of the served model, with its 95 % interval from `low` to `high`.
+    """The value of a metric that the served model is expected to reach, with its 95 % interval from `low` to `high`.
 
-    By the method `counts`, `failures` of `rows` distinct rows failed: the median over the repeats, rounded up, at
-    thresholds that were chosen without those rows; the interval is that of Clopper and Pearson. The value is the share
-    of the other rows, except for F1, which comes from the counts of all folds. By the method `folds`, the value is the
-    mean over the outer folds, and the interval that of the corrected resampled t-test.
+    With the method `counts`, `failures` of `rows` distinct rows failed: the median over the repeats, rounded up, at
+    thresholds that were chosen without those rows. The interval is that of Clopper and Pearson. The value is the share
+    of rows that did not fail, except for F1, which comes from the counts of all folds. With the method `folds`, the
+    value is the mean over the outer folds, and the interval is that of the corrected resampled t-test.
     """
 
     value: float
@@ -80,7 +80,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Operating(msgspec.Struct, frozen=True, kw_only=True):
-    """In cards of schema version 1: what the threshold does to the out-of-fold probabilities that it was chosen on."""
+    """The result of the threshold on the out-of-fold probabilities that chose it, in cards of schema version 1."""
 
     threshold: Share
     recall: Share
@@ -89,10 +89,10 @@ class Operating(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Histogram(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`shares[i]` of the values lie in [edges[i], edges[i+1]), the last bin closed; `missing` are null.
+    """A histogram: the share `shares[i]` of the values lies in [edges[i], edges[i+1]); the last bin is closed.
 
-    The shares and `missing` sum to 1. `counts` are the rows behind the shares, of the card's `rows`; in
-    schema version 1 there are none.
+    `missing` is the share of null. The shares and `missing` sum to 1. `counts` are the numbers of rows behind the
+    shares, out of the card's `rows`; in schema version 1 there are none.
     """
 
     edges: list[float]
@@ -102,14 +102,14 @@ class Histogram(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class SelfTest(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows (null is missing) and the positive class's probability the model must give for each."""
+    """Rows, with null for missing, and the probability of the positive class that the model must give for each row."""
 
     rows: list[list[float | None]]
     probabilities: list[float]
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
-    """What was fitted: the candidate as declared, and the grid point the search picked."""
+    """The candidate as params.yaml declares it, and the grid point that the search chose."""
 
     candidate: str
     estimator: str
@@ -119,7 +119,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the model comes from. `git_dirty`: the checkout had changes that were not committed."""
+    """The origin of the model. `git_dirty`: the checkout had changes that were not committed."""
 
     git_commit: str
     git_dirty: bool
@@ -154,7 +154,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def recipe_sha256(recipe: Recipe) -> str:
-    """SHA-256 of what was declared: estimator, settings and grid, whatever the order of their keys."""
+    """SHA-256 of the declared estimator, settings and grid; the order of their keys does not matter."""
     declared = [recipe.estimator, recipe.settings, recipe.grid]
     return hashlib.sha256(msgspec.json.encode(declared, order="deterministic")).hexdigest()
 
@@ -190,7 +190,7 @@ def check_size(name: str, content: bytes, limit: int) -> None:
 
 
 def check_hash(card: Card, model: bytes) -> None:
-    """Raise LabError unless `model` is the very file the card was written for."""
+    """Raise LabError unless `model` has the SHA-256 that the card states."""
     digest = hashlib.sha256(model).hexdigest()
     if digest != card.model_sha256:
         raise LabError(

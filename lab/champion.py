@@ -1,7 +1,7 @@
-"""The one way in which the champion changes: for the gate, the monitor, a person and a release alike.
+"""Change the champion. The gate, the monitor, a person and a release all use the functions of this module.
 
-The ledger comes first and the alias follows: an entry in the ledger is the decision, and the alias is what the API
-polls. A process that is killed between the two writes leaves an alias that is too old, and the next `settle` of any
+An entry in the ledger is the decision, so the entry is written first. The alias, which the API polls, is moved
+after it. A process that is killed between the two writes leaves an alias that is too old, and the next `settle` of any
 process corrects it.
 """
 
@@ -23,14 +23,14 @@ Entry = TypeVar("Entry", bound=ledger.Entry)
 
 
 class ConflictError(LabError):
-    """The champion is another one than the caller expected."""
+    """The champion is not the version that the caller expected."""
 
 
 def settle(book: Ledger, registry: Registry) -> Version | None:
     """Make the alias agree with the newest entry of the ledger, and return the champion, if there is one.
 
-    Entries of the first form were written after the alias, so the alias decides where there is no newer entry, and also
-    where the registry does not have the version any more. Raises LabError when the newest entry is damaged.
+    The alias decides in two cases: when the newest entry is of the first form, which was written after the alias, and
+    when the registry no longer has the entry's version. Raises LabError when the newest entry is damaged.
     """
     return _settle(book, registry)[0]
 
@@ -50,7 +50,7 @@ def move(book: Ledger, registry: Registry, to: int, expected: int | None, entry:
 def note(book: Ledger, registry: Registry, expected: int | None, entry: Entry) -> Entry:
     """Write an entry that does not change the champion, and return the entry as it was written.
 
-    Raises ConflictError when the champion is not `expected`: then the entry would state what is no longer true.
+    Raises ConflictError when the champion is not `expected`, because the entry would then be false.
     """
     return _write(book, registry, entry, expected, expected)
 
@@ -58,8 +58,8 @@ def note(book: Ledger, registry: Registry, expected: int | None, entry: Entry) -
 def _settle(book: Ledger, registry: Registry) -> tuple[Version | None, ledger.AnyEntry | None]:
     """The champion and the newest entry.
 
-    The alias is read after the ledger, and once more after each write to it: another process may have decided between
-    the two, also while this one was suspended.
+    The alias is read after the ledger. After each write to the alias both are read again, because another process may
+    have decided in between, also while this process was suspended.
     """
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:

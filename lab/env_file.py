@@ -24,12 +24,12 @@ _LINE = re.compile(
 
 
 def read(path: Path) -> dict[str, str]:
-    """The values in the file; none when there is no file. Raises LabError when it is not UTF-8."""
+    """The values in the file, or no values when there is no file. Raises LabError when the file is not UTF-8."""
     return {line.key: _value(line) for line in _lines(path) if line.key and line.value is not None}
 
 
 def write(path: Path, changes: Mapping[str, str], heading: str) -> None:
-    """Write the changes to the file, which only its owner may read; every other line and comment stays.
+    """Write the changes to the file, and keep every other line and comment. Only its owner may read the file.
 
     `heading` is the comment at the top of a new file. Raises LabError for a value that cannot be written to a line.
     """
@@ -72,7 +72,7 @@ def _quoted(name: str, value: str) -> str:
         raise LabError(f"{name} holds a character that cannot be printed, such as a line break", "choose another value")
     if _PLAIN.fullmatch(value):
         return value
-    # Both take text in single quotes literally, except \', which both unescape, and \\, which only python-dotenv does.
+    # Both read text in single quotes literally, but both unescape \', and only python-dotenv unescapes \\.
     if re.search(r"\\(\\|'|$)", value):
         return '"' + re.sub(r'([\\"$])', r"\\\1", value) + '"'
     return "'" + value.replace("'", "\\'") + "'"
@@ -86,7 +86,7 @@ def _replaced(line: str, name: str, value: str) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Replace the file atomically. mkstemp makes the new one readable by its owner alone from the first byte on."""
+    """Replace the file atomically. mkstemp creates the new file with read permission for its owner alone."""
     target = path.resolve()
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f"{target.name}-")
     try:

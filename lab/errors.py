@@ -1,4 +1,4 @@
-"""The exception for faults that a person can correct, and the end of a command line with such a fault."""
+"""The exception for faults that a person can correct, and `run`, which ends a command with such a fault."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NoReturn
 
 
 class LabError(Exception):
-    """A fault whose message says what is wrong and whose `remedy` says what to do about it."""
+    """A fault with a message and a `remedy`: the message describes the fault, and the remedy corrects it."""
 
     def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(message)
@@ -23,7 +23,7 @@ class LabError(Exception):
 
 
 def from_os_error(error: OSError) -> LabError:
-    """The error for a failed file operation, with a remedy where there is one."""
+    """The error for a failed file operation, with a remedy where one is known."""
     if isinstance(error, TimeoutError):
         return LabError(f"waited too long: {error}", "see `make status`")
     place = error.filename or "a file"
@@ -32,13 +32,13 @@ def from_os_error(error: OSError) -> LabError:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return LabError(
             f"no permission for {place}: {error.strerror}",
-            "make the folder writable for you, or clone the repository to one that is",
+            "make the folder writable for you, or clone the repository to a writable folder",
         )
     return LabError(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
 def run(command: Callable[[], int | None]) -> NoReturn:
-    """Run a command line and exit: 0, or what it returns, or 1 after one message about what went wrong."""
+    """Run a command line and exit with 0 or its return value, or with 1 after one message about the fault."""
     try:
         status = command() or 0
     except LabError as error:

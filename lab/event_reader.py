@@ -14,13 +14,13 @@ from lab.retention import SUFFIX
 
 Recorded = Prediction | Feedback | Request | Decision | Alert
 KINDS = get_args(Kind)
-# An event's time lies between the start of its file and a day later. This much is allowed for a clock that was set, and
-# for the time between an event's timestamp and its write.
+# An event's time lies between the start of its file and a day later. This tolerance covers a clock that was set, and
+# the time between an event's timestamp and its write.
 SLACK = timedelta(hours=1)
 
 
 class _OldAlert(msgspec.Struct, tag_field=DATASET, tag="lab.alert", rename={"refused": "lab.refused_version"}):
-    """The part of an alert of earlier code, without `kind`, that tells its kind."""
+    """The part of an alert that gives its kind, when earlier code wrote the alert without `kind`."""
 
     refused: int | None = None
 
@@ -39,7 +39,7 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Reader:
-    """The events of `folder` with `since` <= timestamp < `until`; both are aware datetimes, None for no limit.
+    """The events of `folder` with `since` <= timestamp < `until`; both are aware datetimes; None means no limit.
 
     Files come in the order of their start, and a file's events in the order in which they were written. Files of
     several processes overlap in time, so that the whole is not sorted by timestamp. Fields that this code does not know
@@ -58,7 +58,7 @@ class Reader:
         for path in self._files():
             try:
                 file = path.open("rb")
-            except FileNotFoundError:  # it was deleted since, for its age or size
+            except FileNotFoundError:  # a writer has deleted the file because of its age or size
                 continue
             with file:
                 for line in file:
@@ -109,7 +109,7 @@ def read(folder: Path, since: datetime | None = None, until: datetime | None = N
 
 
 def _start(path: Path) -> datetime | None:
-    """When the file was begun, as its name says; None for a name that is not a writer's."""
+    """The start time in the file's name; None when no writer gives such a name."""
     parts = path.name.removesuffix(SUFFIX).rsplit("-", 2)
     try:
         return datetime.strptime(parts[1], STARTED).replace(tzinfo=UTC)
@@ -118,7 +118,10 @@ def _start(path: Path) -> datetime | None:
 
 
 def _upgraded(line: bytes) -> Recorded:
-    """An alert of code before `kind`: it had `lab.refused_version`, or `labels.model_version` of a failing model."""
+    """An alert that earlier code wrote without `kind`, in the present form.
+
+    `lab.refused_version` marks a refused model. Without it, `labels.model_version` is the version of a failing model.
+    """
     fields = _fields.decode(line)
     refusal = _old_alert.decode(line).refused
     if refusal is not None:

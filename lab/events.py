@@ -1,7 +1,7 @@
 """Events: one JSON object a line, named after the Elastic Common Schema, and the files they are kept in.
 
 Each process appends to a file of its own, with one `write` per call, before it acknowledges anything. Acknowledged
-events are therefore on disk whichever process is killed. Only an unacknowledged line can be cut; such a line is the
+events therefore survive the end of any process. Only an unacknowledged line can be cut; such a line is the
 last of its file and has no newline. A process starts a new file when its file has grown to `LIMIT` or is a day old. No
 file name is used twice. Closed files are deleted after some time (`lab.retention`). `lab.event_reader` reads the files.
 
@@ -9,8 +9,8 @@ A reader that must see every event keeps a file `<reader>.checkpoint` in the fol
 files that the reader no longer needs, one name per line; the reader replaces the checkpoint atomically. While there are
 checkpoints, an event file is deleted only when every checkpoint names it, even if the disk fills up; a checkpoint that
 cannot be read keeps everything. A reader may name a file once `is_open` has returned false for it and the reader has
-then read the file to its end. To name only the oldest file that is still needed would not do: a worker without
-requests keeps an old file open, and every newer file would have to stay.
+then read the file to its end. A checkpoint lists files because one position would not be enough: a worker
+without requests keeps an old file open, and every newer file would have to stay.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ ECS_VERSION = "9.1.0"
 # All datasets. Logstash, Elasticsearch's templates and Kibana's data views list the same ones.
 DATASETS = ("lab.prediction", "lab.feedback", "lab.request", "lab.decision", "lab.alert")
 DATASET = "event.dataset"
-# Values of `source`. A request without X-Client comes from a client; only clients count as patients. The header has one
-# of CLIENTS otherwise. An event that does not say where its request comes from counts as UNKNOWN: one written by
-# earlier code, or for a request whose X-Client was refused.
+# Values of `source`. A request without X-Client comes from a client; only clients count as patients. The header
+# holds one of CLIENTS. The source is UNKNOWN for a request whose X-Client was refused, and in an event that earlier
+# code wrote without a source.
 CLIENT, UNKNOWN = "client", "unknown"
 CLIENTS = ("dashboard", "loadtest", "demo")
 Kind = Literal["model_refused", "model_failing", "below_floor", "drift", "promise_broken"]
-# The time in a file's name, in UTC: when the file was begun.
+# The form of the time in a file's name: the start of the file, in UTC.
 STARTED = "%Y%m%dT%H%M%S.%f"
 LIMIT, LIMIT_SECONDS = 64 * 2**20, 86_400.0
-# A writer deletes old files when it opens a new one, and besides that once in this time.
+# A writer deletes old files when it opens a new one, and also once in this number of seconds.
 PRUNE_SECONDS = 60.0
-# How many times an event is written in all when its file is removed each time.
+# The most writes of one event when its file is removed after each write.
 TRIES = 5
 
-# Attribute to name on disk: ECS's own where it has one, else under lab.*.
+# The name on disk of each attribute: ECS's name where there is one, else a name under lab.*.
 NAMES = {
     "timestamp": "@timestamp",
     "ecs_version": "ecs.version",
@@ -83,7 +83,8 @@ NAMES = {
 class Event(msgspec.Struct, frozen=True, kw_only=True, rename=NAMES, tag_field=DATASET):
     """The fields of every event. `timestamp` is in UTC; no event holds anything that names a person.
 
-    `environment` says which lab or release wrote the event: laptop, staging or production; earlier code left it out.
+    `environment` says which lab or release wrote the event: laptop, staging or production; events of
+    earlier code do not have the field.
     """
 
     timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
@@ -95,7 +96,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, rename=NAMES, tag_field=D
 
 
 class Prediction(Event, frozen=True, kw_only=True, tag="lab.prediction"):
-    """One record answered. `duration` is of the whole request up to here, in ns; `features` are those sent, by name."""
+    """The answer to one record.
+
+    `duration` is the time from the start of the request to this event, in ns; `features` are the sent values by name.
+    """
 
     duration: int
     model_name: str
@@ -116,7 +120,7 @@ class Feedback(Event, frozen=True, kw_only=True, tag="lab.feedback"):
 
 
 class Request(Event, frozen=True, kw_only=True, tag="lab.request"):
-    """A request that was not answered with success. `fields` are the model's features that were wrong in it."""
+    """A request that failed. `fields` are the model's features that were wrong in the request."""
 
     duration: int
     method: str
@@ -129,7 +133,7 @@ class Request(Event, frozen=True, kw_only=True, tag="lab.request"):
 class Decision(Event, frozen=True, kw_only=True, tag="lab.decision"):
     """An entry of the ledger: its kind, its number, and the versions before and after it.
 
-    The entry says who decided; the event does not, because no event names a person.
+    The entry names the person that decided; the event does not, because no event names a person.
     """
 
     decision: str
@@ -142,7 +146,7 @@ class Decision(Event, frozen=True, kw_only=True, tag="lab.decision"):
 
 
 class Alert(Event, frozen=True, kw_only=True, tag="lab.alert"):
-    """A fault that a person should look at; `model_version` is the version at fault, `figures` those that show it."""
+    """A fault that a person should look at; `model_version` is the faulty version, and `figures` show the fault."""
 
     kind: Kind
     message: str
@@ -152,7 +156,7 @@ class Alert(Event, frozen=True, kw_only=True, tag="lab.alert"):
 
 
 class NotRecordedError(LabError):
-    """The events could not be written; nothing of them is in the file."""
+    """The events could not be written; the file contains no part of them."""
 
 
 _encoder = msgspec.json.Encoder()
@@ -185,7 +189,7 @@ class Writer:
             self._close()
 
     def write(self, events: Sequence[Event]) -> None:
-        """Append the events, all or none; raise NotRecordedError when there is no room or no right to."""
+        """Append all events or none; raise NotRecordedError when the disk is full or the folder is not writable."""
         lines = _encoder.encode_lines(events)
         with self._lock:
             try:

@@ -1,8 +1,8 @@
-"""A guard before a web application: it refuses a foreign Host, and requests from a page of another origin.
+"""A guard before a web application. It refuses requests with a foreign Host or from a page of another origin.
 
 A browser lets any page send requests to 127.0.0.1. A page whose host name resolves to 127.0.0.1 even has the same
-origin as this service (DNS rebinding). MLflow's image contains only this module and `errors` of the lab, so this module
-imports nothing else of it.
+origin as this service (DNS rebinding). MLflow's image contains only this module and `lab.errors`, so this module
+imports nothing else of the lab.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Application = Callable[[Message, Receive, Send], Awaitable[None]]
 def allowed_hosts(text: str) -> frozenset[str]:
     """The comma-separated names in the setting ALLOWED_HOSTS, and those of the loopback interface.
 
-    Raises LabError for anything that is not a host name, such as a name with a port or a scheme, or a wildcard.
+    Raises LabError for a text that is not a host name, such as a name with a port, a scheme or a wildcard.
     """
     names = {name.strip().lower() for name in text.split(",")} - {""}
     for name in names:
@@ -44,11 +44,11 @@ def host_name(host: str) -> str:
 
 
 class Guard:
-    """An ASGI application that passes requests of programs and of its own pages on to `app`, and answers 403 to others.
+    """An ASGI application that passes requests of programs and of its own pages to `app`, and answers 403 to others.
 
     `Host` must be one of `hosts`. A browser sends `Origin` with every request that could change something. `Origin`
     must equal `Host`, or be one of `hosts` that is not a loopback name: on the loopback each port belongs to another
-    program. No page of another origin may show these pages in a frame, where it could steal clicks (clickjacking).
+    program. No page of another origin may show these pages in a frame, which would allow clickjacking.
     """
 
     def __init__(self, app: Application, hosts: frozenset[str]) -> None:
@@ -81,7 +81,7 @@ class Guard:
 
 
 def _unframed(send: Send) -> Send:
-    """`send` with a header on each response that forbids pages of other origins to frame it."""
+    """`send` with a header on each response, so that browsers do not show the response in frames of other origins."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":

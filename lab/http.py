@@ -14,7 +14,7 @@ import urllib3
 from lab.errors import LabError
 
 READ_SECONDS = 20.0
-# Limits of a whole answer: seconds, and bytes.
+# Limits of a whole answer, in seconds and in bytes.
 WHOLE_SECONDS, MOST_BYTES = 120.0, 16 * 2**20
 _pool = urllib3.PoolManager(
     retries=urllib3.Retry(connect=1, read=0, status=0, redirect=0, other=0, backoff_factor=0.2),
@@ -30,7 +30,7 @@ class TooLargeError(LabError):
 
 
 class RefusedError(LabError):
-    """The service answered with an error: `status` of HTTP, and MLflow's `code` where it gives one."""
+    """The service answered with an error: `status` is that of HTTP, `code` MLflow's error code, if any."""
 
     def __init__(self, message: str, status: int, body: bytes = b"") -> None:
         super().__init__(message, "see `make status` and `make logs`")
@@ -53,9 +53,8 @@ def request(
 ) -> bytes:
     """Send a request and return the body of a 2xx answer of at most `most` bytes.
 
-    `key` is sent as X-API-Key and `client` as X-Client, unless empty.
-
-    Raises UnreachableError, RefusedError or TooLargeError otherwise.
+    `key` is sent as X-API-Key and `client` as X-Client, unless empty. Raises UnreachableError, RefusedError or
+    TooLargeError.
     """
     limit = urllib3.Timeout(connect=2, read=timeout)
     headers = {"Content-Type": "application/json"} if json is not None else {}
@@ -92,12 +91,12 @@ def _read(answer: urllib3.BaseHTTPResponse, url: str, most: int) -> bytes:
 
 
 def get_json(url: str, timeout: float = READ_SECONDS, key: str = "") -> Any:
-    """GET a JSON value; raise UnreachableError or RefusedError, also for an answer that is none."""
+    """GET a JSON value; raise UnreachableError or RefusedError, also when the answer is not JSON."""
     return decode(url, request("GET", url, timeout=timeout, key=key))
 
 
 def direct(*urls: str) -> dict[str, str]:
-    """NO_PROXY for libraries that use the shell's proxy: the loopback, the hosts of `urls`, and its present value."""
+    """NO_PROXY for libraries that use the shell's proxy: the loopback, the hosts of `urls`, and its old value."""
     before = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     hosts = ["127.0.0.1", "localhost", "::1", *(urlsplit(url).hostname or "" for url in urls)]
     value = "*" if before.strip() == "*" else ",".join(dict.fromkeys(filter(None, (*hosts, before))))

@@ -1,7 +1,7 @@
 """The ledger: the history of the champion. It has one immutable object for each decision, numbered consecutively.
 
-A conditional put creates entry N + 1 only if no other process has created it. The number is therefore the lock of a
-decision: of two processes that decide at the same time, one finds the number taken and must look again.
+A conditional put creates entry N + 1 only if no other process has created it. The number
+therefore works as a lock: when two processes decide at the same time, one finds the number taken and must read again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NUMBERED = re.compile(r"\d{8}\.json")
 
 
 def now() -> str:
-    """This moment in UTC, to the microsecond, in a form that sorts."""
+    """The present time in UTC, to the microsecond, as text that sorts by time."""
     return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
 
 
@@ -39,7 +39,7 @@ def person() -> str:
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
-    """The model that a decision is about. Entries of the first form do not state the last two."""
+    """The model that a decision is about. Entries of the first form do not have the last two fields."""
 
     candidate: str
     fingerprint: str
@@ -60,10 +60,10 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The figures behind a decision; one that is None played no part in it.
+    """The figures behind a decision; None means that a figure was not used.
 
-    `trainings` is the number of trainings on the same data so far, `barred` has the reasons why a candidate may not be
-    champion, `holds` the reasons why a person must decide.
+    `trainings` is the number of trainings on the same data so far. `barred` has the reasons why a candidate may not be
+    champion, and `holds` has the reasons why a person must decide.
     """
 
     metric: str = ""
@@ -78,8 +78,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="decision"):
-    """What every entry states. `from_version` and `to_version` are the champion before and after the decision; None
-    means that there was, or is, none. `number` is 0 for an entry of the first form, which had no numbers.
+    """The fields of every entry. `from_version` and `to_version` are the champion before and after the decision;
+    None means that there was no champion. `number` is 0 for an entry of the first form, which had no numbers.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -108,7 +108,7 @@ class Forced(Entry, frozen=True, kw_only=True, tag="forced"):
 
 
 class Held(Entry, frozen=True, kw_only=True, tag="held"):
-    """The gate would promote the candidate, and leaves the decision to a person."""
+    """The gate held the promotion of the candidate, so that a person decides."""
 
 
 class Rejected(Entry, frozen=True, kw_only=True, tag="rejected"):
@@ -116,15 +116,15 @@ class Rejected(Entry, frozen=True, kw_only=True, tag="rejected"):
 
 
 class RolledBack(Entry, frozen=True, kw_only=True, tag="rolled back"):
-    """An earlier version became champion again; the subject is the version that was taken away."""
+    """An earlier version became champion again; the subject is the version that was champion before."""
 
 
 class RollbackAskedFor(Entry, frozen=True, kw_only=True, tag="rollback asked for"):
-    """Somebody asked for a rollback of a release, which follows no registry; the subject is the released version."""
+    """A person asked for a rollback of a release that does not follow the registry; the subject is its version."""
 
 
 class Release(Entry, frozen=True, kw_only=True):
-    """A decision about a release: the image `image` with the subject inside, in `environment`."""
+    """A decision about a release: the image `image`, which contains the subject, in `environment`."""
 
     environment: str
     image: str
@@ -139,7 +139,7 @@ class Verified(Release, frozen=True, kw_only=True, tag="verified"):
 
 
 class ReleaseRolledBack(Release, frozen=True, kw_only=True, tag="release rolled back"):
-    """The environment went back to the image `image`; the subject is what was taken away."""
+    """The environment went back to the image `image`; the subject is the version that ran before."""
 
 
 AnyEntry = Promoted | Forced | Held | Rejected | RolledBack | RollbackAskedFor | Released | Verified | ReleaseRolledBack
@@ -199,7 +199,7 @@ class Ledger:
             except ClientError as error:
                 if error.response["ResponseMetadata"]["HTTPStatusCode"] not in (409, 412):
                     raise
-                # The object is this very entry when the client sent it twice because the first answer was lost.
+                # The object may be this entry: the client sends it again when the first answer is lost.
                 return self._body(key) == body
         return True
 
@@ -240,7 +240,7 @@ def _decode(key: str, body: bytes) -> AnyEntry:
 
 
 class _FirstForm(msgspec.Struct, kw_only=True):
-    """An entry as it was before entries had numbers. There was no other decision than these two."""
+    """An entry of the form without numbers. Only these two decisions existed."""
 
     at: str
     decision: str

@@ -1,8 +1,8 @@
 """The check of a model's ONNX file: an allow-list of the operators that scikit-learn's classifiers need.
 
-It excludes all that reads another file or whose run time does not depend on the number of rows alone. ONNX Runtime
-reads any file that a model names as the location of its weights, and a loop may run for ever. An allow-list also
-excludes what nobody has found to be harmful yet.
+The allow-list excludes operators that read another file, and operators with a run time that depends on more than the
+number of rows: ONNX Runtime reads any file that a model names as the location of its weights, and a loop may run for
+ever. An allow-list also excludes operators that are harmful in ways that are not known yet.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _ML = """
 """
 ALLOWED = {"ai.onnx": frozenset(_ONNX.split()), "ai.onnx.ml": frozenset(_ML.split()), "com.microsoft": {"CDist"}}
 # Positions of the inputs whose values determine the output shape. These inputs must be constants, or for
-# ConstantOfShape the shape of another tensor, so that of all that a client sends only the number of rows determines
-# time and memory.
+# ConstantOfShape the shape of another tensor. Time and memory then depend on the number of rows that a client sends,
+# and not on the values in them.
 SHAPED = {
     "ConstantOfShape": (0,),
     "Reshape": (1,),
@@ -50,11 +50,11 @@ _MESSAGES = """
 """
 MESSAGES = frozenset(_MESSAGES.split())
 REAL = (TensorProto.FLOAT, TensorProto.DOUBLE)
-REMEDY = "train a classifier whose ONNX file has none of it, and promote that"
+REMEDY = "train a classifier with an ONNX file that does not have this, and promote that classifier"
 
 
 def inspect(model: bytes) -> None:
-    """Raise LabError unless the file holds only what is allowed. The model is not run and no file it names is opened.
+    """Raise LabError unless the file holds only allowed content. The model is not run, and no other file is opened.
 
     Raises MemoryError where memory is limited and the file needs more.
     """
@@ -76,12 +76,12 @@ def _parse(model: bytes) -> ModelProto:
         if "alloc failed" in str(error):
             raise MemoryError from error
         raise LabError("model.onnx is not an ONNX file", REMEDY) from error
-    # Another parser may read an unknown or repeated field in another way. So there must be none: the file must be equal
-    # to what this parser writes.
+    # The file must be equal to the bytes that this parser writes, so that it has no unknown or repeated field: another
+    # parser may read such a field in another way.
     proto.DiscardUnknownFields()
     try:
         serialized = proto.SerializeToString(deterministic=True)
-    except EncodeError as error:  # a parsed model can always be written unless memory runs out
+    except EncodeError as error:  # a parsed model can always be serialized unless memory runs out
         raise MemoryError from error
     if not model or serialized != model:
         raise LabError("model.onnx is not in the standard encoding: it has unknown or repeated fields", REMEDY)
@@ -111,11 +111,11 @@ def _check_nodes(graph: GraphProto) -> None:
         constants = fixed | shapes if node.op_type == "ConstantOfShape" else fixed
         shape_inputs = [node.input[place] for place in SHAPED.get(node.op_type, ()) if place < len(node.input)]
         if not constants.issuperset(filter(None, shape_inputs)):
-            raise LabError(f"model.onnx computes the shape of what {node.op_type} gives", REMEDY)
+            raise LabError(f"model.onnx computes the output shape of {node.op_type} from its input", REMEDY)
         if node.op_type.startswith("TreeEnsemble"):
             _check_trees(node)
         if names.intersection(node.output):
-            raise LabError(f"model.onnx gives {node.output[0]!r} twice", REMEDY)
+            raise LabError(f"model.onnx has two results with the name {node.output[0]!r}", REMEDY)
         names.update(node.output)
         if node.op_type in ("Constant", "Shape"):
             (fixed if node.op_type == "Constant" else shapes).update(node.output)
@@ -137,15 +137,15 @@ def _check_trees(node: NodeProto) -> None:
 
 
 def _check_divisions(proto: ModelProto) -> None:
-    """Raise LabError unless only real numbers are divided: the least integer divided by -1 crashes the process.
+    """Raise LabError if the model divides integers: the least integer divided by -1 crashes the process.
 
-    The self-test cannot find this, since it depends on the values in a request.
+    The self-test cannot find such a crash, because it depends on the values in a request.
     """
     proto.graph.ClearField("value_info")  # these types are claims of the file; the true ones are inferred below
     graph = shape_inference.infer_shapes(proto).graph
     real = {tensor.name for tensor in graph.initializer if tensor.data_type in REAL}
     real |= {v.name for v in (*graph.input, *graph.value_info) if v.type.tensor_type.elem_type in REAL}
     for node in graph.node:
-        # Both inputs have the same type, so it is enough to know one.
+        # Both inputs of a division have the same type, so the type of one is enough.
         if node.op_type == "Div" and not real.intersection(node.input):
             raise LabError("model.onnx divides integers", REMEDY)

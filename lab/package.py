@@ -15,15 +15,15 @@ _REMEDY = "promote another version"
 
 
 class ModelError(LabError):
-    """The model gave something other than a probability for each row."""
+    """The model failed, or did not give a probability for each row."""
 
 
 def open_session(model: bytes) -> onnxruntime.InferenceSession:
-    """Load a model. Raises whatever ONNX Runtime raises."""
+    """Load a model. Raises the exceptions of ONNX Runtime."""
     options = onnxruntime.SessionOptions()
     # One row is far too little work for several threads.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    # Otherwise ONNX Runtime detects the format, and could run a file that was inspected as ONNX as something else.
+    # Without this ONNX Runtime detects the format, and could read a file that was checked as ONNX in another format.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
@@ -31,8 +31,8 @@ def open_session(model: bytes) -> onnxruntime.InferenceSession:
 def score(session: onnxruntime.InferenceSession, rows: NDArray[np.float32]) -> list[float]:
     """The positive class's probability for each of `rows`, shape (n, features), NaN for missing.
 
-    Raises ModelError unless there are n, each from 0 to 1. Values outside by no more than float32's rounding error are
-    clipped.
+    Raises ModelError unless the model gives n probabilities from 0 to 1. A value that is outside by no more than
+    float32's rounding error is clipped.
     """
     if len(rows) <= PART_ROWS:
         return _score(session, rows)
@@ -63,7 +63,7 @@ def _cut(probability: float) -> float:
 
 
 def check_self_test(session: onnxruntime.InferenceSession, card: cards.Card) -> None:
-    """Raise LabError unless the model gives the card's probabilities for the card's rows."""
+    """Raise LabError unless the model gives the probabilities in the card for the rows in the card."""
     _check_scores(session, _rows(card.self_test.rows), card.self_test.probabilities)
 
 
@@ -72,7 +72,7 @@ def check(card: cards.Card, model: bytes) -> None:
 
     This loads and runs the model, which may take any time and memory: `lab.trial` sets limits.
     """
-    from lab.operators import inspect  # only the trial needs this import, and the memory it takes
+    from lab.operators import inspect  # imported here, because the import takes memory and only the trial needs it
 
     inspect(model)
     try:
@@ -110,6 +110,6 @@ def _rows(rows: list[list[float | None]]) -> NDArray[np.float32]:
 
 
 def _corners(card: cards.Card) -> NDArray[np.float32]:
-    """Three records: all lower bounds, all upper bounds, and one with every value missing that may be."""
+    """Three records: all values at the lower bounds, all at the upper bounds, and all nullable values missing."""
     least, most = [f.min for f in card.features], [f.max for f in card.features]
     return _rows([[*least], [*most], [None if f.nullable else f.min for f in card.features]])

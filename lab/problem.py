@@ -14,8 +14,8 @@ from lab.errors import LabError
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\Z")]
 Column = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,62}\Z")]
 Month = Annotated[str, Meta(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])\Z")]
-# The patterns end in \Z because $ also matches before a final line end. The next two allow the empty text, which stands
-# for none: msgspec cannot combine a pattern with Literal[""].
+# The patterns end in \Z because $ also matches before a final line end. The next two allow the empty text, which means
+# that there is no value: msgspec cannot combine a pattern with Literal[""].
 SomeColumn = Annotated[str, Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_.]{0,62})?\Z")]
 SomeMonth = Annotated[str, Meta(pattern=r"^([0-9]{4}-(0[1-9]|1[0-2]))?\Z")]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -23,7 +23,7 @@ Metric = Literal[
     "roc_auc", "average_precision", "recall", "specificity", "precision", "f1", "accuracy", "brier", "log_loss"
 ]
 METRICS: tuple[str, ...] = get_args(Metric)
-# The better value of these is the lower one.
+# Metrics with lower values for better models.
 LOSSES = frozenset({"brier", "log_loss"})
 # Columns that ingest adds to those of the source: the row number in the source, and the month of a dated group.
 ROW_COLUMN = "source_row"
@@ -33,14 +33,14 @@ GREATEST = 3.4028234e38
 
 
 class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`rows` rows in a row that were reported in `month`."""
+    """The next `rows` consecutive rows of the source, which were reported in `month`."""
 
     month: Month
     rows: Annotated[int, Meta(ge=0)]
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The file as its makers distribute it: comma separated."""
+    """The comma-separated file, unchanged from its publisher."""
 
     path: str
     sha256: str = ""
@@ -90,7 +90,7 @@ class Candidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Evaluation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Repeated stratified cross-validation; rows of one `group` are never split.
 
-    The grid search has `inner_folds`, put together from the outer folds that are not held out.
+    The grid search has `inner_folds` folds, which are made of the outer folds that are not held out.
     """
 
     folds: Annotated[int, Meta(ge=2, le=50)] = 10
@@ -102,7 +102,7 @@ class Evaluation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The gate. `floors` are least values (for brier and log_loss: greatest), `delta` is the least lead."""
+    """The rules of the gate. `floors` are lower limits (upper for brier and log_loss); `delta` is the least lead."""
 
     metric: Metric = "roc_auc"
     alpha: Annotated[float, Meta(gt=0, lt=1)] = 0.05
@@ -117,7 +117,7 @@ class Threshold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Problem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All but `choice` must be stated, even when empty: dvc.yaml tracks each, and DVC takes no defaults.
+    """The content of params.yaml. All but `choice` must be stated, even when empty, because dvc.yaml tracks each.
 
     The order of the features has no meaning.
     """
@@ -170,7 +170,7 @@ def parse(text: bytes | str, name: str = "params.yaml") -> Problem:
 
 
 def _check_entries(tree: dict[str, Any]) -> None:
-    """Check each entry of a mapping by itself, because msgspec's error does not name the wrong one."""
+    """Check each entry of a mapping by itself, because msgspec's error does not name the wrong entry."""
     grids = [(f"candidates.{name}.grid", str, list[Any]) for name in _mapping(tree, "candidates")]
     kinds = [*grids, ("features", Column, Feature), ("candidates", Name, Candidate), ("choice.floors", Metric, float)]
     for place, key_type, value_type in kinds:
@@ -189,7 +189,7 @@ def _check_entry(value: Any, kind: Any, place: str) -> None:
 
 
 def _mapping(tree: Any, *path: str) -> dict[str, Any]:
-    """The mapping at `path`; an empty one when there is none."""
+    """The mapping at `path`, or an empty mapping when there is none at that place."""
     for key in path:
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree if isinstance(tree, dict) else {}
@@ -247,9 +247,9 @@ def _target_faults(p: Problem) -> list[str]:
     faults = []
     for name, label in (("negative", p.target.negative), ("positive", p.target.positive)):
         if label.value != label.value.strip():
-            faults.append(f"target.{name}.value has a space before or after it, which ingest takes off every cell")
+            faults.append(f"target.{name}.value has a space before or after it, which ingest removes from every cell")
         if label.value in ("", p.source.missing):
-            faults.append(f"target.{name}.value is what stands for a missing value; a class needs one of its own")
+            faults.append(f"target.{name}.value is also source.missing; a class needs a value of its own")
         if not label.label:
             faults.append(f"target.{name}.label is empty")
     if p.target.negative.value == p.target.positive.value:
@@ -257,7 +257,7 @@ def _target_faults(p: Problem) -> list[str]:
     if p.target.negative.label == p.target.positive.label:
         faults.append("target.negative and target.positive have the same label")
     if p.source.missing != p.source.missing.strip():
-        faults.append("source.missing has a space before or after it, which ingest takes off every cell")
+        faults.append("source.missing has a space before or after it, which ingest removes from every cell")
     return faults
 
 
@@ -267,7 +267,7 @@ def _group_faults(p: Problem) -> list[str]:
     if months != sorted(months):
         faults.append("source.groups must stand in the order of their months")
     if p.data.until and not months:
-        faults.append("data.until needs source.groups, the dated groups it chooses from")
+        faults.append("data.until selects from the dated groups in source.groups, which is empty")
     if p.data.until and months and p.data.until < months[0]:
         faults.append(f"data.until {p.data.until} leaves no row: the first group is {months[0]}")
     if p.evaluation.inner_folds >= p.evaluation.folds:

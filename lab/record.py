@@ -1,6 +1,6 @@
-"""A valid value of a feature: one definition for the card, the API and its OpenAPI document, and the dataset.
+"""The rules for a valid value of a feature, shared by the card, the API, its OpenAPI document and the dataset.
 
-A feature is that of params.yaml (`lab.problem.Feature`) or that of a card (`lab.card.Feature`). Bounds are inclusive.
+A feature comes from params.yaml (`lab.problem.Feature`) or from a card (`lab.card.Feature`). Bounds are inclusive.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 
 class Feature(Protocol):
-    """The part of a feature that decides about its values."""
+    """The fields of a feature that determine its valid values."""
 
     @property
     def type(self) -> Literal["integer", "real"]: ...
@@ -30,7 +30,7 @@ def value_fault(feature: Feature, value: object) -> str:
         return "" if feature.nullable else "is missing"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "is not a number"
-    if not is_within(feature, value):  # also when it is not a finite number
+    if not is_within(feature, value):  # also rejects numbers that are not finite
         return f"is out of bounds: {feature.min:g} to {feature.max:g}"
     if feature.type == "integer" and value != int(value):
         return "is not a whole number"
@@ -38,7 +38,7 @@ def value_fault(feature: Feature, value: object) -> str:
 
 
 def is_within(feature: Feature, value: float | None) -> bool:
-    """Whether a model's input is within the bounds, or missing where it may be. A whole number is not asked for."""
+    """Whether a model's input is within the bounds, or missing in a nullable feature; it need not be a whole number."""
     return feature.nullable if value is None else feature.min <= value <= feature.max
 
 

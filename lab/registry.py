@@ -1,4 +1,4 @@
-"""The registry: one MLflow registered model per problem, whose alias `champion` is served.
+"""The registry: one MLflow registered model per problem. The API serves the version with the alias `champion`.
 
 The module uses MLflow's REST API, so that neither the API nor the monitor needs the MLflow package.
 """
@@ -36,11 +36,11 @@ class Registry:
     model: str
 
     def champion(self) -> Version | None:
-        """The version that the alias names, or None while there is none."""
+        """The version that the alias names, or None when the alias is not set."""
         try:
             answer = self._get("registered-models/alias", name=self.model, alias=ALIAS)
         except http.RefusedError as error:
-            # The first for a model it does not know, the second for an alias that is not set.
+            # MLflow's codes for a model that it does not know, and for an alias that is not set.
             if error.code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise

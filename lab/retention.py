@@ -1,4 +1,4 @@
-"""Delete event files: closed ones, oldest first, when they are too old, too large in sum, or the disk is nearly full.
+"""Delete closed event files, oldest first, when they are too old, too large in sum, or the disk is nearly full.
 
 A writer calls `prune` when it opens a file, and once a minute; several writers may do so at once. `lab.events`
 describes how a reader keeps the files that it still needs.
@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-# The free space to keep on the disk: in bytes, or as a share of a small disk, whichever is less.
+# The free space to keep on the disk: the lesser of a number of bytes and a share of the disk.
 FREE, FREE_SHARE = 2**30, 0.05
 SUFFIX, CHECKPOINT = ".ndjson", ".checkpoint"
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Retention:
-    """How many days event files stay after their last event, and how many MB all of them may take together."""
+    """The limits of event files: days after their last event, and MB of all files together."""
 
     days: float = 90
     megabytes: float = 2_000
@@ -38,14 +38,15 @@ class _File:
 
 def hold(file: int) -> None:
     """Lock the file descriptor `file`, to mark the file as open until it is closed or its process ends."""
-    with contextlib.suppress(OSError):  # without locks in the file system nothing is deleted
+    with contextlib.suppress(OSError):  # when the file system has no locks, no file is deleted
         fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def is_open(path: Path) -> bool:
-    """Whether a writer still has the file open; true when that cannot be found out.
+    """Whether a writer still has the file open; true when the check fails.
 
-    The writer's lock tells. The process id in the file's name would not: ids are reused, and containers share them.
+    The check uses the writer's lock. The process id in the file's name would not do, because ids are reused, and
+    processes in different containers can have the same id.
     """
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -63,7 +64,7 @@ def is_open(path: Path) -> bool:
 
 
 def prune(folder: Path, retention: Retention) -> None:
-    """Delete the files that may be deleted. Errors are only logged: they must not keep an event from being recorded."""
+    """Delete the files that may be deleted. Errors are only logged, so that the event is still recorded."""
     try:
         _prune(folder, retention)
     except OSError as error:
@@ -96,7 +97,7 @@ def _prune(folder: Path, retention: Retention) -> None:
 
 
 def _files(folder: Path) -> list[_File]:
-    """Every event file, oldest last write first."""
+    """Every event file, sorted by the time of its last write, the oldest first."""
     files = []
     for path in folder.glob(f"*{SUFFIX}"):
         with contextlib.suppress(FileNotFoundError):
@@ -112,7 +113,7 @@ def _missing(folder: Path) -> float:
 
 
 def _needed(folder: Path) -> list[frozenset[str]]:
-    """For each checkpoint the files that its reader no longer needs; none for a checkpoint that cannot be read."""
+    """The files that its reader no longer needs, for each checkpoint; empty for a checkpoint that cannot be read."""
     names_in_use = []
     for path in folder.glob(f"*{CHECKPOINT}"):
         try:

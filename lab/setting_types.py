@@ -1,7 +1,8 @@
-"""The types of settings: the values that each may have, for msgspec, and in words for the person who types them.
+"""The types of settings. Each type limits the values for msgspec, and describes them in words for the user.
 
-`extra` of a type says more about it: `words`; `secret`, when it is drawn and never shown; `hidden`, when it is not
-shown; and `check`, a function that raises LabError.
+The member `extra` of a type may hold: `words`, the description; `secret` for a value that the lab draws and never
+shows; `hidden` for a value that is not shown; and `check`, a function that raises LabError for a value that cannot be
+used.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def _check_url(value: str) -> None:
         raise LabError("not an address")
 
 
-# Other characters have a meaning of their own in DVC's configuration or in a URL.
+# Other characters have a special meaning in DVC's configuration or in a URL.
 _KEY = r"[A-Za-z0-9/+=._~-]"
 _BUCKET = r"(?!(\d+\.){3}\d+$|xn--)[a-z0-9]([a-z0-9-]|\.(?!\.)){1,61}[a-z0-9]"
 
@@ -48,7 +49,7 @@ Port = Annotated[int, Meta(ge=1, le=65_535)]
 PairedPort = Annotated[int, Meta(ge=1, le=65_535 - GRPC_OFFSET)]
 Workers = Annotated[int, Meta(ge=1, le=64)]
 Days = Annotated[int, Meta(ge=1, le=36_500)]
-# A single event file may have 64 MB.
+# The least limit is above 64 MB, the size of a single event file.
 Megabytes = Annotated[int, Meta(ge=100, le=10_000_000)]
 Seconds = Annotated[int, Meta(ge=1, le=3600)]
 Url = Annotated[str, Meta(extra={"words": "an address such as http://127.0.0.1:9000", "check": _check_url})]
@@ -89,7 +90,7 @@ EncryptionKey = Annotated[str, _matching(".{32,}", "32 or more characters", secr
 
 @dataclass(frozen=True)
 class Setting:
-    """A row of the table. `default` is a text as in `.env`; it is None for a secret."""
+    """A row of the table of settings. `default` is a text as in `.env`; it is None for a secret."""
 
     name: str
     type: Any
@@ -118,7 +119,7 @@ class Setting:
             if self.check:
                 self.check(value)
         except (msgspec.ValidationError, LabError) as error:
-            if isinstance(error, LabError) and error.remedy:  # the check has a message of its own
+            if isinstance(error, LabError) and error.remedy:  # the error of `check` has its own message
                 raise
             template = (
                 "the value of {0} cannot be used" if self.secret or self.hidden or "@" in text else "{0} is {1!r}"

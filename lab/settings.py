@@ -1,7 +1,7 @@
 """Every setting of the lab in one typed table, with functions that read `.env`, write it, and print the help.
 
-A value comes from the command line, else from `.env`, else from the table. Secrets have no default: `draw` generates
-them.
+A value comes from the command line, else from `.env`, else from the table. Secrets have no default; `draw` generates
+their values.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".lab"
 ENV_FILE = ROOT / ".env"
 HEADING = "This lab's own settings; .env.example explains them. Not for git: it holds secrets."
-# This variable of the environment lists the names of the variables that are settings.
+# The environment variable that lists the names of the variables that are settings.
 NAMES = "LAB_SETTINGS"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     """The table, and the values in force. The field `api_port` is the setting API_PORT.
 
-    A secret is empty until it is drawn. Read one with `secret`, which refuses an empty one.
+    A secret is empty until `draw` generates it. Read a secret with `secret`, which raises LabError for an empty one.
     """
 
     engine: Annotated[
@@ -143,14 +143,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
         return "Settings(…)"  # the fields hold secrets
 
     def secret(self, name: str) -> str:
-        """The secret `name`; raises LabError when it is not drawn yet."""
+        """The secret `name`; raises LabError when it has no value yet."""
         value = str(getattr(self, name.lower()))
         if not value:
             raise LabError(f"the secret {name} is not set", f"run `make up`, or set it in {ENV_FILE}")
         return value
 
     def port(self, name: str) -> int:
-        """The port in the setting `name`, for code that goes through several."""
+        """The port in the setting `name`. Code that loops over several ports uses this method."""
         return int(getattr(self, name.lower()))
 
     def texts(self) -> dict[str, str]:
@@ -183,8 +183,8 @@ _BY_NAME = {each.name: each for each in SETTINGS}
 def from_command_line(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """The settings in `environ` (by default the process's own) that LAB_SETTINGS names.
 
-    The Makefile lists the variables of make's command line there, and the lab those for the processes that it starts.
-    Any other variable that has a setting's name has it by chance.
+    The Makefile lists the variables of make's command line in LAB_SETTINGS, and the lab lists the variables that it
+    passes to its processes. Any other variable with the name of a setting has this name by chance and is not used.
     """
     environ = os.environ if environ is None else environ
     return {name: environ[name] for name in environ.get(NAMES, "").split() if name in _BY_NAME and name in environ}
@@ -196,31 +196,31 @@ def ignored(environ: Mapping[str, str] | None = None) -> str:
     names_given = from_command_line(environ)
     values = _texts(names_given)
     names = [name for name in values if name not in names_given and environ.get(name, values[name]) != values[name]]
-    note = f"note: the shell's {', '.join(names)} not used; a setting stands in .env or after make: make up NAME=value"
+    note = f"note: the shell's {', '.join(names)} not used; write settings into .env or after make: make up NAME=value"
     return note if names else ""
 
 
 def load(first: Mapping[str, str] | None = None) -> Settings:
     """Read the settings: from `first` (by default those given to this process), else `.env`, else the table.
 
-    An empty value stands for the table's. Raises LabError for the first setting that cannot have its value.
+    An empty value means the default in the table. Raises LabError for the first setting whose value cannot be used.
     """
     return parse(_texts(from_command_line() if first is None else first))
 
 
 def load_to_stop() -> Settings:
-    """The settings to stop the lab with: a value that cannot be used must not keep anybody from stopping it."""
+    """The settings for stopping the lab. A value that cannot be used raises no error, so `make down` always works."""
     try:
         return load()
     except LabError:
-        # Only these texts are needed to stop the lab, and Compose requires the secrets to be there.
+        # Only these settings are needed to stop the lab; Compose requires that the secrets have a value.
         needed = {each.name for each in SETTINGS if each.secret} | {"COMPOSE_PROJECT_NAME", "PARAMS"}
         values: dict[str, Any] = {n.lower(): v for n, v in _texts(from_command_line()).items() if n in needed}
         return Settings(**values)
 
 
 def parse(texts: Mapping[str, str]) -> Settings:
-    """The settings with these texts, and the table's default for every other; raises LabError as `load` does."""
+    """The settings with these texts, and with the defaults of all others; raises LabError as `load` does."""
     values = {each.name.lower(): each.parse(texts.get(each.name) or each.default or "") for each in SETTINGS}
     return Settings(**values)
 
@@ -231,14 +231,14 @@ def _texts(first: Mapping[str, str]) -> dict[str, str]:
 
 
 def draw(settings: Settings) -> dict[str, str]:
-    """Fresh values for the secrets and the project name that are not set yet."""
+    """New random values for each secret without a value, and for the project name if it has none."""
     values = {each.name: secrets.token_hex(20) for each in SETTINGS if each.secret}
     values["COMPOSE_PROJECT_NAME"] = f"mlops-lab-{secrets.token_hex(3)}"
     return {name: value for name, value in values.items() if not getattr(settings, name.lower())}
 
 
 def stored() -> dict[str, str]:
-    """The text of every setting in `.env`, or the table's."""
+    """The text of every setting: that in `.env`, or the default in the table."""
     return _texts({})
 
 
@@ -261,7 +261,7 @@ def remember(values: Mapping[str, str]) -> dict[str, str]:
 
 def example() -> str:
     """The text of `.env.example`, which Compose reads before `.env`."""
-    lines = ["# Every setting and its default. What differs goes into .env; `make up` draws the secrets there.", ""]
+    lines = ["# Every setting with its default. Write other values into .env, where `make up` adds secrets.", ""]
     for each in SETTINGS:
         value = f"# {each.name}=" if each.secret else f"{each.name}={each.default}"
         lines += [f"# {each.help}", value, ""]

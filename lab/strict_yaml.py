@@ -10,7 +10,7 @@ import yaml
 
 from lab.errors import LabError
 
-# Limits of a file after its aliases are expanded: a small file can expand without end.
+# Limits of a file after its aliases are expanded, because a small file can expand without end.
 MAX_DEPTH = 20
 MAX_NODES = 1_000_000
 _WORDS = "tag:yaml.org,2002:"
@@ -115,7 +115,7 @@ def encode(value: Any) -> bytes:
 
 
 def _check_events(text: str) -> None:
-    """Refuse tags, and deep nesting: the parser would recurse in C and crash when it builds nodes from it."""
+    """Refuse tags, and deep nesting, on which the C parser would recurse and crash when it builds nodes."""
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.CollectionStartEvent):

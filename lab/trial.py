@@ -1,7 +1,7 @@
 """Try a model package in a separate process before anything else loads it.
 
 Anybody with write access to the registry can store a model that takes any time and memory, or crashes. The trial finds
-this out at no risk to a server.
+such a model without risk to a server.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lab.errors import LabError
 CPU_SECONDS, WALL_SECONDS, MEMORY_BYTES = 10, 60, 128 * 2**20
 SOUND, REMEDY = "sound", "promote another version"
 _TOO_LARGE = f"the model takes more than {MEMORY_BYTES / 2**20:.0f} MB of memory (fewer or shallower trees take less)"
-# The most bytes that are read of the trial's answer.
+# The trial's output is read up to this number of bytes.
 _MOST_SAID = 2_000
 # Digests of the packages that passed the trial in this process: the same bytes are not tried again.
 _sound: deque[bytes] = deque(maxlen=64)
@@ -60,7 +60,7 @@ def verify(name: str, card_text: bytes, model: bytes, lock: Path | None = None) 
 
 @contextlib.contextmanager
 def _turn(lock: Path | None) -> Iterator[None]:
-    """Wait for the trials of other processes, at most WALL_SECONDS, and not at all when the file cannot be opened."""
+    """Wait at most WALL_SECONDS for the trials of other processes; do not wait if the file cannot be opened."""
     with contextlib.ExitStack() as stack:
         if lock:
             with contextlib.suppress(OSError):
@@ -85,7 +85,7 @@ def _try(card_text: bytes, model: bytes) -> tuple[int, str]:
         "PYTHONPATH": str(Path(__file__).parents[1]),
         "ORT_DISABLE_TELEMETRY": "1",
         "OPENBLAS_NUM_THREADS": "1",
-        # Each further arena of malloc reserves 64 MB, which would count towards the limit.
+        # Each further arena of malloc reserves 64 MB of address space, which would count towards the limit.
         "MALLOC_ARENA_MAX": "1",
     }
     pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
@@ -125,9 +125,9 @@ def _limit() -> None:
         resource.RLIMIT_FSIZE: 0,
     }
     for kind, value in limits.items():
-        with contextlib.suppress(ValueError, OSError):  # the limit is lower already, or the system does not have it
+        with contextlib.suppress(ValueError, OSError):  # the present limit is lower, or the system has no such limit
             resource.setrlimit(kind, (value, value))
-    # The parent kills this process after WALL_SECONDS; the alarm ends it when the parent is gone.
+    # The parent kills this process after WALL_SECONDS; if the parent has ended, the alarm does.
     signal.alarm(WALL_SECONDS)
     with contextlib.suppress(OSError):  # when the machine's memory runs out, the kernel kills this process first
         Path("/proc/self/oom_score_adj").write_text("1000")

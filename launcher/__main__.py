@@ -92,7 +92,7 @@ def _settings(_: Namespace) -> None:
 
 
 def _options(arguments: Namespace) -> list[str]:
-    """The options of `trainer promote`. A container does not know the person's name, so that it is given here."""
+    """The options of `trainer promote`. A container does not know the person's name, so the launcher passes it."""
     from lab import ledger
 
     options = ["--by", arguments.by or ledger.person()]
@@ -105,7 +105,7 @@ def _parser() -> ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     def add(func: Callable[[Namespace], int | None], text: str, *, locked: bool = False) -> ArgumentParser:
-        """A command with the name of its function; of the `locked` ones, one at a time runs."""
+        """A command with the name of its function. Only one `locked` command runs at a time."""
         command = commands.add_parser(func.__name__[1:], help=text, description=text)
         command.set_defaults(func=func, locked=locked)
         return command

@@ -15,7 +15,7 @@ def draw(folder: Path) -> None:
 
     Only the owner may read the two files. Raises FileExistsError when one of them exists already.
     """
-    from cryptography import x509  # here, because it costs 0.2 s that most commands need not pay
+    from cryptography import x509  # imported here, because the import takes 0.2 s and most commands do not need it
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 

@@ -17,14 +17,14 @@ from launcher.console import Progress, print_table
 from launcher.engine import Engine
 
 API_SECONDS = 60
-# Time within which all services must be healthy at once, after each has answered.
+# After each service has answered once, all must be healthy at the same time within this number of seconds.
 WELL_SECONDS = 120
 
 
 def up() -> None:
-    """Start the lab, and train a first champion if there is none. A lab that is up stays as it is.
+    """Start the lab, and train a first champion if there is none. A lab that is up is not changed.
 
-    All checks are made before anything is stopped. Settings of the command line are written to `.env` once
+    All checks are made before any service is stopped. Settings of the command line are written to `.env` once
     the lab is up.
     """
     changes = settings.from_command_line()
@@ -74,7 +74,7 @@ def up() -> None:
 def _to_be_trained(values: Settings, name: str) -> bool:
     """Whether `up` will train.
 
-    It will when the running lab has no champion of this problem. When nothing runs, the answer is whether the command
+    It trains when the running lab has no champion of this problem. When no lab runs, the answer is true if the command
     line names another problem than `.env`.
     """
     try:
@@ -91,7 +91,7 @@ def _lasting_settings(changes: dict[str, str]) -> dict[str, str]:
 
 
 def status() -> int:
-    """Print the table of services; 0 when all are well."""
+    """Print the table of services; return 0 when all services are healthy."""
     values = settings.load()
     engine = engines.present(values)
     states = engine.states(values)
@@ -112,7 +112,7 @@ def train(options: Sequence[str] = ()) -> None:
 
 
 def reproduce(version: int) -> int:
-    """Rebuild a registered version and compare; 0 when it is the same."""
+    """Rebuild a registered version, compare, and return 0 when both are the same."""
     values = settings.load()
     return engines.present(values).reproduce(values, version)
 
@@ -150,7 +150,7 @@ def reset(sure: bool) -> None:
     engines.present(values).remove(values)
     pipeline.remove_outputs(values)
     for path in STATE.glob("*"):
-        if path != lock.PATH:  # the lock goes last, so that another command finds it held until then
+        if path != lock.PATH:  # the lock file is removed last, so that no other command starts before the end
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     shutil.rmtree(STATE, ignore_errors=True)
     print("the state is removed; `make up` begins anew")

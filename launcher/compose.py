@@ -1,4 +1,4 @@
-"""Run Docker Compose on compose.yaml with this lab's settings, and read what it reports."""
+"""Run Docker Compose on compose.yaml with this lab's settings, and read its output."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lab.settings import ROOT, STATE, Settings
 from launcher import docker_preflight
 
 NAME = "docker"
-# The project's name in compose.yaml, which holds until `make up` draws one.
+# The project's name in compose.yaml, which is used until `make up` generates one.
 PROJECT = "mlops-lab"
 # For use by hand: `docker compose --env-file .lab/compose.env …`.
 ENV_FILE = STATE / "compose.env"
@@ -34,10 +34,10 @@ def environment(settings: Settings) -> dict[str, str]:
 def _variables(settings: Settings) -> dict[str, str]:
     try:
         name = problem.load(settings.params_path).name
-    except LabError:  # the lab can be stopped when params.yaml has a fault
+    except LabError:  # params.yaml has a fault, and the lab can still be stopped
         name = "unknown"
     user, group = docker_preflight.owner()
-    # Variables of Compose and Docker are not settings of the lab. They are read as Compose reads them.
+    # Variables of Compose and Docker are not settings of the lab, so their values are taken as Compose takes them.
     shell = {**env_file.read(DOTENV), **os.environ}
     profiles = [shell.get("COMPOSE_PROFILES", ""), "" if settings.lite else "elastic"]
     variables = {
@@ -49,7 +49,7 @@ def _variables(settings: Settings) -> dict[str, str]:
         "LAB_GID": str(group),
         "DOCKER_GID": shell.get("DOCKER_GID") or str(docker_preflight.socket_group()),
         "API_MEMORY": f"{api_memory(settings.api_workers)}m",
-        # With attestations each build would give another image, and each `make up` would replace the containers.
+        # With attestations each build would give a different image, and each `make up` would replace the containers.
         "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
     }
     if not settings.lite and not settings.elastic_apm_server_url:

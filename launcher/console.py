@@ -15,7 +15,7 @@ from rich.text import Text
 
 # A line in a pipe or a file is never wrapped.
 PLAIN_WIDTH = 10_000
-# Without a terminal, a wait that goes on is reported again after this time.
+# Without a terminal, a step that still runs is printed again after this number of seconds.
 REPEAT_SECONDS = 10
 
 
@@ -28,13 +28,13 @@ class Output(Console):
             self.width = PLAIN_WIDTH
 
     def on_broken_pipe(self) -> None:
-        """Go on in silence when nobody reads the output any more, as in `make train | head`."""
+        """Continue without output when the reader of the output has ended, as in `make train | head`."""
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Progress:
-    """The steps of a command: a line for each that is done, and on a terminal a live line for the present one."""
+    """The steps of a command: a line for each finished step, and on a terminal a live line for the present step."""
 
     def __init__(self) -> None:
         self.begun = time.monotonic()
@@ -57,7 +57,7 @@ class Progress:
         self._task = what
 
     def done(self, what: str) -> None:
-        """Print a line that stays, and end the live line."""
+        """End the live line, and print a permanent line for the finished step."""
         self.stop()
         self._print(f"  {self.seconds():4.0f} s  {what}")
 
@@ -85,7 +85,7 @@ class Progress:
 
 
 def print_table(rows: list[list[str]]) -> None:
-    """Print rows, the first one the head, in aligned columns; on a narrow terminal long cells are wrapped."""
+    """Print rows in aligned columns; the first row is the head. On a narrow terminal long cells are wrapped."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name in rows[0]:
         table.add_column(name, overflow="fold")

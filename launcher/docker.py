@@ -24,9 +24,9 @@ LOG = STATE / "log" / "compose.log"
 # The first build installs 1 GB of packages, and the first pull fetches 4 GB of images.
 BUILD_SECONDS = 3_600
 STOP_SECONDS = 180
-# Time within which a working engine answers.
+# A working engine answers within this number of seconds.
 WAIT_SECONDS = 15
-# The first versions that know a health check's start_interval, and `!override`.
+# The first versions with `start_interval` in health checks (engine) and with `!override` (Compose).
 ENGINE_VERSION, COMPOSE_VERSION = (25,), (2, 24, 4)
 _TRAINER = ("run", "--rm", "--no-deps", "-T", "trainer", "python")
 _WITHOUT = "or run the lab as processes: make up ENGINE=embedded"
@@ -102,7 +102,7 @@ def start(settings: Settings, progress: Progress) -> None:
     note_engine(NAME)
     compose.leave(settings)
     if settings.lite and (remainder := before.keys() & compose.names(settings, "elastic")):
-        # Compose does not remove the containers of a disabled profile, so we do.
+        # Compose does not remove the containers of a disabled profile, so they are removed here.
         _step(
             settings,
             progress,
@@ -110,8 +110,8 @@ def start(settings: Settings, progress: Progress) -> None:
             ["--profile", "*", "rm", "--stop", "--force", *sorted(remainder)],
         )
     if holders := _in_the_way(settings):
-        _step(settings, progress, "ports to change hands", ["--profile", "*", "rm", "--stop", "--force", *holders])
-    # Compose has one limit for all services, and Elasticsearch, Kibana and Filebeat start one after another.
+        _step(settings, progress, "ports to be free", ["--profile", "*", "rm", "--stop", "--force", *holders])
+    # Compose has one time limit for all services, and Elasticsearch, Kibana and Filebeat start one after another.
     limit = settings.start_seconds * (1 if settings.lite else 3)
     words = ["up", "--detach", "--no-build", "--remove-orphans", "--wait", "--wait-timeout", str(limit)]
     try:
@@ -125,7 +125,7 @@ def start(settings: Settings, progress: Progress) -> None:
 def _in_the_way(settings: Settings) -> list[str]:
     """The services whose published port now belongs to another service of this lab.
 
-    They must stop first: Compose would start the other service while the port is still taken.
+    These services must stop first, because Compose would start the other service while the port is still taken.
     """
     holders = compose.published(settings)
     claims = {port: each.name for each in services(settings) for port, _ in each.ports(settings)}

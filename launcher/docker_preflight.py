@@ -17,11 +17,11 @@ from lab.settings import ROOT, STATE, Settings
 from launcher import preflight
 from launcher.services import Service
 
-# Memory of the running containers, and disk space with the images, in MB: first without the Elastic part, then the
-# Elastic part alone. The memory of the Elastic part is estimated as three quarters of its limits in compose.yaml.
+# Memory of the running containers and disk space, images included, in MB: first of the lab without the Elastic part,
+# then of the Elastic part. Its memory is estimated as three quarters of its limits in compose.yaml.
 MEMORY_MB, ELASTIC_MEMORY_MB = 1_500, 4_500
 DISK_MB, ELASTIC_DISK_MB = 6_000, 6_000
-# The least value of vm.max_map_count that Elasticsearch demands in a cluster of several nodes.
+# The least value of vm.max_map_count with which Elasticsearch starts in a cluster of several nodes.
 MAP_COUNT = 262_144
 MADE_WITH = STATE / "images.json"
 SOCKET = Path("/var/run/docker.sock")
@@ -63,12 +63,12 @@ def map_count_note() -> str:
 
 
 def remember_images(settings: Settings) -> None:
-    """Note the images that made the volumes: an image of another version may not be able to read them."""
+    """Record the images that made the volumes, because an image of another version may not be able to read them."""
     MADE_WITH.write_bytes(msgspec.json.encode(_images(settings)))
 
 
 def socket_group() -> int:
-    """The group that may use the engine's socket; the stand-in AWS joins it."""
+    """The id of the group that may use the engine's socket; the container of the stand-in AWS gets this group."""
     try:
         return SOCKET.stat().st_gid
     except OSError:
@@ -143,7 +143,7 @@ def _check_disk(needed: int) -> None:
 
 
 def _check_readable(folder: Path) -> None:
-    """Raise LabError unless the Elastic containers, whose users are not this one, can read their configuration."""
+    """Raise LabError unless the Elastic containers, which run as other users, can read their configuration."""
     for path in (folder, *folder.rglob("*")):
         if path.stat().st_mode & 0o004 == 0:
             raise LabError(f"{path} can be read by its owner alone", f"chmod -R a+rX {folder}, or make up LITE=1")

@@ -33,13 +33,13 @@ class Engine(Protocol):
         """
 
     def states(self, settings: Settings) -> dict[str, str]:
-        """A word for each service that is not stopped, by name: "up" when it is well."""
+        """The state of each service that is not stopped, by name: "up" when the service is healthy."""
 
     def outdated(self, settings: Settings) -> bool:
         """Whether the running services were started with other settings, or for another problem."""
 
     def store(self, settings: Settings) -> str:
-        """The place of S3's data, in words."""
+        """The place of S3's data, as text for a message."""
 
     def train(self, settings: Settings, options: Sequence[str] = ()) -> None:
         """Run the pipeline on this engine; the options are those of `trainer promote`."""
@@ -61,7 +61,7 @@ class Engine(Protocol):
 
 
 def choose(settings: Settings) -> Engine:
-    """The engine for `make up`: the one in ENGINE, else the one that made the state, else docker where it works.
+    """The engine for `make up`: that of ENGINE, else that of the stored state, else docker where docker works.
 
     Raises LabError when the engine in ENGINE does not work here, or did not make the state.
     """
@@ -77,7 +77,7 @@ def choose(settings: Settings) -> Engine:
 
 
 def present(settings: Settings) -> Engine:
-    """The engine that made this lab's state, whatever ENGINE says; the one for `make up` when there is no state."""
+    """The engine that made this lab's state, also when ENGINE differs; without state, the engine of `make up`."""
     before = state.made_by()
     return _named(before) if before else choose(settings)
 

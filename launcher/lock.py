@@ -1,4 +1,4 @@
-"""A lock so that only one of `up`, `down`, `train` and `reset` runs at a time; the second names the running one."""
+"""A lock: only one of `up`, `down`, `train` and `reset` runs at a time; a second command names the first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lab.errors import LabError
 from lab.settings import STATE
 
 PATH = STATE / "lock"
-# Time within which the holder of the lock has written its name into the file.
+# The holder of the lock writes its name into the file within this number of seconds.
 NAME_SECONDS = 0.3
 
 

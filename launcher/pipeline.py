@@ -31,7 +31,7 @@ PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
 def prepare_stores(settings: Settings) -> None:
-    """Make the bucket and write DVC's configuration, unless that was done before."""
+    """Make the bucket and write DVC's configuration, unless both exist."""
     configure_dvc(settings)
     try:
         http.request("GET", f"{settings.s3_url}/{settings.s3_bucket}", timeout=5)
@@ -55,7 +55,7 @@ def run(settings: Settings, options: Sequence[str] = ()) -> None:
     _remove_empty_lock(settings)
     _call(settings, "the pipeline", ["dvc", "repro", str(definition)])
     if not _is_fresh(settings):
-        # To DVC the training is done, by its cache or by dvc.lock. Neither of them holds the models.
+        # DVC takes the training as done because of its cache or dvc.lock, but neither contains the models.
         _call(settings, "the training", ["dvc", "repro", "--single-item", "--force", f"{definition}:train"])
     _call(settings, "pushing the data to S3", ["dvc", "push", str(definition)], PUSH_SECONDS)
     _call(settings, "the choice", [sys.executable, "-m", "trainer", "promote", *options])
@@ -98,14 +98,15 @@ def definition(folder: Path) -> str:
 
 
 def _remove_empty_lock(settings: Settings) -> None:
-    # A DVC that is killed while it writes leaves the file empty, and refuses it later. The results are in its cache.
+    # When DVC is killed while it writes the file, the file stays empty and DVC refuses it later. The results are in
+    # DVC's cache.
     path = settings.params_path.parent / "dvc.lock"
     if path.is_file() and not path.stat().st_size:
         path.unlink()
 
 
 def remove_outputs(settings: Settings) -> None:
-    """Remove the files that the pipeline wrote into the work tree; DVC's cache is part of the state."""
+    """Remove the files that the pipeline wrote into the work tree. DVC's cache goes with the state."""
     folder = settings.params_path.parent
     for path in (folder / "data" / "dataset.csv", folder / "data" / "validation.json"):
         path.unlink(missing_ok=True)
@@ -142,7 +143,7 @@ def configure_dvc(settings: Settings) -> None:
 def environment(settings: Settings) -> dict[str, str]:
     """The environment of the trainer: inherited variables, the settings that it needs, and the shell's proxy.
 
-    The proxy is for other hosts, such as the source of a table, and not for S3 and MLflow.
+    The proxy is used for other hosts, such as the source of a table, but not for S3 and MLflow.
     """
     texts = settings.texts()
     return {

@@ -1,4 +1,4 @@
-"""Checks that are made before anything is started. Each error names the cause and the remedy."""
+"""Checks before any service is started. Each error names the cause and the remedy."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _check_folder() -> None:
 
 
 def check_writable() -> None:
-    """Raise an OSError unless the state can be kept in this folder."""
+    """Raise an OSError unless the state can be written to this folder."""
     STATE.mkdir(mode=0o700, exist_ok=True)  # raises an OSError in a read-only folder
     probe = STATE / ".writable"
     probe.write_text("")
@@ -124,7 +124,7 @@ def check_ports(settings: Settings, services: Sequence[Service], own: Collection
         claims[port] = setting
     for port, setting in claims.items():
         if port not in own and not _free(port):
-            # A setting with two ports is the number of the lower one.
+            # A setting with two ports holds the lower one.
             pair = list(claims.values()).count(setting) > 1
             other = _suggest(settings.port(setting), GRPC_OFFSET if pair else 0, claims.keys())
             raise LabError(
@@ -134,7 +134,7 @@ def check_ports(settings: Settings, services: Sequence[Service], own: Collection
 
 
 def check_sockets(settings: Settings) -> None:
-    """Raise LabError when another user owns a file where SeaweedFS makes a socket, because it would not start."""
+    """Raise LabError when another user owns a file at the path of a SeaweedFS socket: SeaweedFS would not start."""
     for part in ("master", "volume", "filer", "admin", "s3"):
         setting = "S3_PORT" if part == "s3" else f"S3_{part.upper()}_PORT"
         # SeaweedFS has no setting for this folder and these names.
@@ -152,7 +152,7 @@ def check_sockets(settings: Settings) -> None:
 
 def _free(port: int) -> bool:
     with socket.socket() as probe:
-        # The servers set this option too: a port in TIME_WAIT counts as free.
+        # The servers also set this option, so a port in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -162,7 +162,7 @@ def _free(port: int) -> bool:
 
 
 def _suggest(port: int, offset: int, claims: Collection[int]) -> str:
-    """A port near `port` such that it and the one `offset` above it are free and no service needs them."""
+    """A port near `port` that is free and that no service needs; the same holds for the port `offset` above it."""
     near = [*range(port + 1, port + 500), *range(port - 1, port - 500, -1)]
     for each in (each for each in near if 1_024 <= each <= 65_535 - offset):
         if all(_free(p) and p not in claims for p in {each, each + offset}):

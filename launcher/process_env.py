@@ -30,7 +30,7 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
         **machine,
         "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
         "PYTHONUNBUFFERED": "1",
-        # ONNX Runtime would report to its makers.
+        # Without this, ONNX Runtime sends telemetry to its makers.
         "ORT_DISABLE_TELEMETRY": "1",
         "AWS_CONFIG_FILE": str(AWS_CONFIG),
         "AWS_SHARED_CREDENTIALS_FILE": str(AWS_CONFIG),

@@ -11,7 +11,7 @@ from lab.settings import Settings
 
 @dataclass(frozen=True)
 class Service:
-    """`name` is also its name under supervisord and Compose. `inner` are SeaweedFS's own ports, `more` others."""
+    """A service. supervisord and Compose use the same `name`. `inner` are SeaweedFS's inner ports, `more` others."""
 
     name: str
     title: str
@@ -28,7 +28,7 @@ class Service:
         try:
             http.request("GET", self.url(settings) + self.health, timeout=timeout)
         except http.RefusedError as error:
-            return error.status == 401  # the service is healthy and asks for a user
+            return error.status == 401  # a healthy service that asks for a user gives this status
         except http.UnreachableError:
             return False
         return True
@@ -49,7 +49,7 @@ _AWS_KEYS = "AWS_EMULATOR_KEY_ID, AWS_EMULATOR_SECRET_KEY in .env"
 _AWS = Service("aws", "AWS stand-in", "AWS_PORT", "/_ministack/health", _AWS_KEYS)
 _S3_KEYS = "S3_ACCESS_KEY, S3_SECRET_KEY in .env"
 _SEAWEEDFS = ("S3_MASTER_PORT", "S3_VOLUME_PORT", "S3_FILER_PORT", "S3_ADMIN_PORT")
-# As processes, and in containers: S3 is another program there, with a console.
+# S3 as a process, then in containers: another program, which has a console.
 SERVICES = (_API, _DASHBOARD, _MLFLOW, Service("s3", "S3", "S3_PORT", "/healthz", _S3_KEYS, inner=_SEAWEEDFS), _AWS)
 CONTAINERS = (
     _API,
@@ -66,5 +66,5 @@ ELASTIC = (
 
 
 def processes(settings: Settings) -> list[Service]:
-    """The services that run as processes; the stand-in AWS only with AWS=1, since it can run no task as a process."""
+    """The services that run as processes; the stand-in AWS only with AWS=1, since its tasks need containers."""
     return [service for service in SERVICES if service is not _AWS or settings.aws]

@@ -8,7 +8,7 @@ MADE_BY = STATE / "engine"
 
 
 def note_engine(name: str) -> None:
-    """Note which engine makes the state from now on, so that every later command finds it."""
+    """Record the engine that makes the state from now on, so that every later command uses this engine."""
     STATE.mkdir(mode=0o700, exist_ok=True)
     MADE_BY.write_text(name)
 

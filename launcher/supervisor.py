@@ -36,13 +36,14 @@ STARTED_WITH = STATE / "run" / "started-with"
 LOGS = STATE / "log"
 STOP_SECONDS = 60
 ANSWER_SECONDS = 15
-# Time within which a running service answers, even on a busy machine.
+# A running service answers within this number of seconds, even on a busy machine.
 HEALTH_SECONDS = 5
-# Processes that a killed supervisord left get SIGTERM, then SIGKILL after these seconds: Streamlit never ends by itself
-# once nobody reads its output. KEEPERS get more time because they write files on exit; SeaweedFS may take 20 s.
+# Processes that a killed supervisord left get SIGTERM, and SIGKILL after this number of seconds, because Streamlit does
+# not end when its output has no reader. KEEPERS get more time because they write files on exit; SeaweedFS may take 20
+# s.
 END_SECONDS = (5, 20, 10, 10)
 KEEPERS = ("s3", "mlflow", "aws")
-# How often supervisord may start a service before it counts as one that cannot start.
+# A service counts as unable to start after this number of starts by supervisord.
 STARTS = 4
 
 
@@ -112,12 +113,12 @@ def remove(settings: Settings) -> None:
 
 def _supervise(settings: Settings) -> None:
     """Start supervisord, which starts the services."""
-    # This folder holds SeaweedFS's keys, sockets and logs. None of them is used after the run that made them.
+    # This folder holds SeaweedFS's keys, sockets and logs, which are used in one run only.
     shutil.rmtree(STATE / "seaweedfs", ignore_errors=True)
     for folder in ("run", "log", "s3", "seaweedfs", "mlflow", "aws"):
         (STATE / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
     certificate.draw(STATE / "seaweedfs")
-    # The API's workers keep their counts in files. The counts of an earlier run are removed.
+    # The API's workers write their counts to files. The files of an earlier run are removed.
     shutil.rmtree(STATE / "run" / "metrics", ignore_errors=True)
     (STATE / "run" / "metrics").mkdir(mode=0o700)
     SOCKET.unlink(missing_ok=True)
@@ -207,7 +208,7 @@ def stop(_settings: Settings) -> bool:
 
 
 def own_processes() -> list[psutil.Process]:
-    """Every process that was started with this lab's folder as LAB_STATE, except this one."""
+    """Every process that was started with this lab's folder as LAB_STATE, except the present process."""
     own = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
@@ -253,7 +254,7 @@ def _wait(settings: Settings, progress: Progress) -> None:
 
 
 def _supervised(orphans: list[psutil.Process]) -> bool:
-    """Whether supervisord is among these processes; it then still stops the others."""
+    """Whether supervisord is among these processes. If so, it is still stopping the others."""
     with contextlib.suppress(psutil.Error):
         return any("supervisord" in " ".join(process.cmdline()) for process in orphans)
     return True
@@ -280,7 +281,7 @@ def _end() -> bool:
         if not orphans:
             return ended
     pids = ", ".join(str(process.pid) for process in orphans)
-    raise LabError(f"these processes of the lab cannot be ended: {pids}", "see what holds them, or restart the machine")
+    raise LabError(f"these processes of the lab cannot be ended: {pids}", "end them by hand, or restart the machine")
 
 
 class _Connection(http.client.HTTPConnection):

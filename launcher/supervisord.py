@@ -2,8 +2,8 @@
 
 `python -m launcher.supervisord -c services/supervisord.conf < JSON`
 
-%(ENV_X)s in the file stands for the member X of the JSON object. By itself supervisord would take X from its own
-environment, which every service inherits, and would end a value at the first quote in it.
+%(ENV_X)s in the file stands for the member X of the JSON object. Without this module supervisord would take X
+from its own environment, which every service inherits, and would end a value at the first quote in the value.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The behaviour of clients: single predictions, batches, and the true classes of earlier predictions.
 
-Users do not wait between requests, so that 20 users are 20 connections that are always busy. The figures are therefore
-those of the API at its limit on this machine, of which Locust uses one core.
+Users do not wait between requests, so 20 users are 20 connections that are always busy. The figures are therefore those
+of the API at full load on this machine, while Locust itself uses one core.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BATCH = 50
 REMEMBERED = 200
 VALUES = settings.load()
 ROWS = rows.load(VALUES)[1]
-# Encoded once, because Locust itself needs a core.
+# The bodies are encoded once, because Locust itself needs a core.
 RECORDS = [(msgspec.json.encode(row.record), row.label) for row in ROWS]
 HEADERS = {"Content-Type": "application/json", "X-Client": "loadtest"} | (
     {"X-API-Key": VALUES.api_key} if VALUES.api_key else {}

@@ -73,7 +73,7 @@ def load(users: int, seconds: int) -> Figures:
 
 
 def judge(limits: Slo, figures: Figures) -> int:
-    """Print the verdict, one line for each limit that is broken; 0 when none is."""
+    """Print one line for each limit that is broken; return 0 when none is."""
     violations = slo.faults(limits, figures)
     for fault in violations:
         print(f"BROKEN: {fault}")

@@ -1,4 +1,4 @@
-"""The limits for the API under load, Locust's figures, and the limits that these break."""
+"""The limits for the API under load, Locust's figures, and the comparison of both."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Slo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """Locust's figures of a route; `p99_ms` is of failed requests too."""
+    """Locust's figures of a route; `p99_ms` includes failed requests."""
 
     requests: int
     failures: int
@@ -29,7 +29,7 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """A run: its routes by name, and how often our own locustfile raised, which would hide requests."""
+    """A run: its routes by name, and the number of exceptions in the locustfile, which would hide requests."""
 
     routes: dict[str, Route]
     exceptions: int

@@ -20,7 +20,7 @@ KNOWN = (
     *("PERSIST_STATE", "STATE_DIR", "S3_PERSIST", "S3_DATA_DIR", "LOG_LEVEL"),
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
 )
-# MiniStack takes the key id `test`, and any of twelve digits, for root's, whatever key its environment has.
+# MiniStack accepts the key id `test`, and any key id of twelve digits, as root's, whatever its environment has.
 KEY_ID, SECRET = re.compile(r"[A-Za-z0-9]{16,128}"), re.compile(r"\S{16,}")
 
 

@@ -1,7 +1,7 @@
 """Limit what MiniStack can do to this machine, also on behalf of a user who has the key.
 
-It starts no program, listens on one port, and has the engine run confined tasks only. By itself MiniStack would pass
-`privileged`, host folders and the host's network on to the engine.
+With these limits MiniStack starts no program, listens on one port, and lets the engine run only confined tasks. Without
+them it would pass `privileged`, host folders and the host's network on to the engine.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any
 # Python's audit events for the start of a program. Lambda, Glue and CodeBuild would start programs.
 PROGRAMS = {"subprocess.Popen", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"}
 MEMORY, PROCESSES = 2**30, 512
-# Paths of the engine's API that MiniStack's ECS uses, to read and to change something.
+# Paths of the engine's API that MiniStack's ECS uses: those that read, and those that change.
 READS = r"/(_ping|version|info|containers/json|containers/[^/]+/(json|logs)|images/.+/json|distribution/.+/json)"
 CHANGES = r"/containers/(?P<id>[\w.-]+)(/(start|stop|kill))?"
 
 
 class DeniedError(PermissionError):
-    """MiniStack tried something that is not allowed. It reports the message as the reason why a task stopped."""
+    """A request of MiniStack that is not allowed. MiniStack reports the message as the reason why a task stopped."""
 
 
 def process(host: str, port: int) -> None:
@@ -48,7 +48,7 @@ def engine(registry: str, key_id: str, secret: str) -> None:
         return
     folder = Path(tempfile.mkdtemp(prefix="docker-"))
     coded = base64.b64encode(f"{key_id}:{secret}".encode()).decode()
-    # Docker's usual file for passwords; mkdtemp gives the folder to this user alone.
+    # Docker's usual file for passwords; only this user may read the folder that mkdtemp makes.
     (folder / "config.json").write_text(json.dumps({"auths": {registry: {"auth": coded}} if registry else {}}))
     os.environ["DOCKER_CONFIG"] = str(folder)
     plain = docker.APIClient.request
@@ -64,7 +64,7 @@ class _Engine:
 
     def __init__(self, ask: Callable[..., Any], registry: str) -> None:
         self.ask, self.registry = ask, registry
-        # The same labels as MiniStack computes.
+        # MiniStack gives its containers the same labels.
         name = os.environ.get("MINISTACK_HOSTNAME") or os.environ.get("HOSTNAME", "")
         self.mark = {"ministack": "ecs", "ministack.instance": f"{name}:{os.environ.get('GATEWAY_PORT', '4566')}"}
 
@@ -137,7 +137,7 @@ def confined(body: Mapping[str, Any], mark: Mapping[str, str], network: str) -> 
             "SecurityOpt": ["no-new-privileges:true"],
             "Memory": MEMORY,
             "PidsLimit": PROCESSES,
-            # The engine's own default keeps all that a task prints.
+            # By default the engine keeps the whole output of a task, without a limit.
             "LogConfig": {"Type": "local", "Config": {"max-size": "10m", "max-file": "3"}},
         },
     }

@@ -1,8 +1,8 @@
 """The guard in front of MiniStack: an ASGI application that passes on only requests with valid credentials.
 
-With AUTH=true MiniStack evaluates policies. But it takes the key id `test`, any key id of twelve digits, and a request
-without a key for root's; it does not check root's signatures; and it leaves its own paths, the registry and its
-websockets open.
+With AUTH=true MiniStack evaluates policies, but a guard is still needed. MiniStack treats the key id `test`, any key id
+of twelve digits, and a request without a key as root. It does not check root's signatures, and it leaves its own paths,
+the registry and its websockets open.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ log = logging.getLogger("guard")
 HEALTH = "/_ministack/health"
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 HOST = re.compile(r"(\[[0-9a-f:]+\]|[a-z0-9.-]+?)\.?(:\d{1,5})?")
-# Header fields that may occur only once: the guard and MiniStack could read two of them in different ways.
+# Header fields that may occur only once, because the guard and MiniStack could read two values in different ways.
 SINGLE = {
     *("host", "origin", "sec-fetch-site", "authorization", "content-type", "content-length"),
     *("x-amz-date", "x-amz-security-token", "x-amz-target", "x-amz-content-sha256"),
@@ -55,7 +55,7 @@ class ClosedError(Exception):
 
 
 class Guard:
-    """`inner` behind the checks. `key_id` and `secret` are root's, and also sign in to the registry."""
+    """The application `inner` behind the checks. `key_id` and `secret` are root's, and also sign in to the registry."""
 
     def __init__(self, inner: Application, key_id: str, secret: str) -> None:
         self.inner, self.key_id, self.secret = inner, key_id, secret
@@ -97,7 +97,7 @@ class Guard:
         await self._signed(scope, fields, receive, send)
 
     async def _signed(self, scope: Message, fields: dict[str, str], receive: Receive, send: Send) -> None:
-        """Pass a request with a valid signature on; answer any other with the error of the service that it is for."""
+        """Pass a request with a valid signature on; answer any other with an error in the form of its AWS service."""
         query = _query(scope)
         request = Request(scope["method"], scope["raw_path"].decode("latin-1"), query, fields)
         try:
@@ -178,7 +178,7 @@ def _host(fields: dict[str, str], scope: Message) -> str:
 
 
 def _same_origin(fields: dict[str, str]) -> None:
-    """Raise ClosedError for a request from a page of another origin; another port of this machine is one, too."""
+    """Raise ClosedError for a request from a page of another origin, such as another port of this machine."""
     origin, site = fields.get("origin"), fields.get("sec-fetch-site", "none")
     if origin is not None and origin.lower() != f"http://{fields['host'].lower()}":
         raise ClosedError(403, "a page of another origin may not use the stand-in AWS")
@@ -227,7 +227,7 @@ async def _balance(
 def _only_s3(
     signature: Signed, scope: Message, fields: dict[str, str], query: dict[str, list[str]], body: bytes
 ) -> None:
-    """Refuse a presigned URL of S3 that is for another service: its body is not signed, and may name a service."""
+    """Refuse a presigned S3 URL for another service: the body is not signed, and could name that service."""
     if signature.body_is_free:
         parameters = ministack._routing_params(scope["method"], scope["path"], fields, body, query)
         if detect_service(scope["method"], scope["path"], fields, parameters) != "s3":
@@ -249,7 +249,7 @@ async def _body(receive: Receive, limit: int = 0) -> bytes:
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that first gives the body, which was read already, and then what comes after it."""
+    """A `receive` that first gives the body, which was read already, and then the later messages."""
     parts = [body]
 
     async def again() -> Message:

@@ -1,6 +1,6 @@
 """Check signatures of AWS requests: find the key that a request names, and check that its secret signed the request.
 
-The functions that compute signatures are MiniStack's, which itself does not check root's.
+MiniStack's own functions compute the signatures; MiniStack itself does not check those of root.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class Request:
 class Signed:
     """A request that names a known key.
 
-    `check` takes the body and raises RefusedError for a wrong signature; `body_is_free` if it does not cover the body.
+    `check` takes the body and raises RefusedError for a wrong signature. With `body_is_free` the signature does not
+    cover the body.
     """
 
     check: Callable[[bytes], None]
@@ -139,7 +140,7 @@ def _check_query(request: Request, secret: str, body: bytes) -> None:
 
 def _check(request: Request, signature: Any, secret: str, body: bytes, *, presigned: bool) -> None:
     names = signature.signed_headers.split(";")
-    # Headers that choose service and action must be signed. Otherwise a captured URL could serve for another action.
+    # Headers that choose service and action must be signed. Otherwise a captured URL could be used for another action.
     loose = {name for name in request.fields if name.startswith("x-amz-")} - set(names)
     if "host" not in names or loose:
         raise RefusedError("SignatureDoesNotMatch", f"not signed: {', '.join(sorted(loose)) or 'host'}")

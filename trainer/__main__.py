@@ -26,7 +26,7 @@ def main(words: list[str] | None = None) -> int:
     return status or 0
 
 
-# Each command imports its modules itself: scikit-learn, pandas and MLflow take seconds.
+# Each command imports its modules itself, because scikit-learn, pandas and MLflow take seconds to import.
 
 
 def _check(_: Namespace, _values: Settings, definition: Problem, _paths: Paths) -> None:

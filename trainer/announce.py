@@ -1,4 +1,4 @@
-"""Write the gate's decisions, and alerts about the champion in office, as events."""
+"""Write the gate's decisions, and alerts about the present champion, as events."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def decision(settings: Settings, entry: Entry) -> None:
 
 
 def missed_floors(settings: Settings, model: str, version: int, faults: list[str]) -> None:
-    """Print and write an alert: on the present data, the champion in office does not reach these floors."""
+    """Print and write an alert: on the present data, the present champion does not reach these floors."""
     message = f"version {version}, the champion in office, does not reach a floor on these data: {'; '.join(faults)}"
     print(f"alert: {message}")
     _write(

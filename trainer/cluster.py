@@ -16,7 +16,7 @@ from trainer import lineage
 if TYPE_CHECKING:
     from distributed import Client
 
-# Computed on import, so that it is the hash of the loaded code: the files may change while this process runs.
+# The hash is computed on import and is therefore that of the loaded code: files may change while the process runs.
 CODE_SHA256 = lineage.code_sha256()
 WAIT_SECONDS = 30
 _RESTART = (
@@ -30,7 +30,7 @@ def backend(dask_address: str) -> Iterator[None]:
     """Run joblib on the Dask cluster at this address, or locally when the address is empty.
 
     Raises LabError when the cluster does not answer, has no workers, or has workers with other trainer code or other
-    packages than this process: the card would then name code that did not make the model.
+    packages than this process, because the card would then name code that did not make the model.
     """
     if not dask_address:
         yield
@@ -55,7 +55,7 @@ def loaded() -> tuple[str, dict[str, str]]:
 
 
 def check_code(code_sha256: str) -> None:
-    """Raise LabError unless this process has loaded that code. A worker may join after `_check_workers` ran."""
+    """Raise LabError unless this process has loaded that code: a worker may join after `_check_workers` ran."""
     if code_sha256 != CODE_SHA256:
         raise LabError(
             f"process {os.getpid()} on {socket.gethostname()} has other trainer code than the training that uses it",
@@ -83,7 +83,7 @@ def _check_workers(client: Client, address: str) -> None:
 
 
 def _fault(answer: object) -> str:
-    """What is wrong with a worker, or an empty string. `answer` is what `loaded` returned there, or its exception."""
+    """The fault of a worker, or an empty string. `answer` is the result of `loaded` on the worker, or its exception."""
     if not isinstance(answer, tuple):
         return f"other trainer code, or none ({str(answer)[:100]})"
     code, packages = answer

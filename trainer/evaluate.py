@@ -24,14 +24,14 @@ from trainer.folds import Fold, Table, plan
 from trainer.metrics import Counts, Floats, counts_at, score_metrics, summed
 from trainer.threshold import allowed_misses, choose_threshold
 
-# The scikit-learn scorer of each metric whose name is not a scorer's.
+# The name of the scikit-learn scorer, for each metric with another name than its scorer.
 SCORERS = {
     "specificity": make_scorer(recall_score, pos_label=0),
     "brier": get_scorer("neg_brier_score"),
     "log_loss": get_scorer("neg_log_loss"),
 }
-# Trees need no scaling. Scaling would harm: a split may lie on a value, and ONNX rounds a scaled value to float32, so
-# that the value could take the other branch.
+# Trees need no scaling. Scaling could even change predictions: a split may lie on a value, and ONNX rounds a scaled
+# value to float32, so that the value could take the other branch.
 TREES = frozenset(
     {
         "DecisionTreeClassifier",
@@ -46,10 +46,11 @@ TREES = frozenset(
 
 @dataclass(frozen=True)
 class Evaluated:
-    """`folds[metric]` has a score for each outer fold, `repeats` the counts at the folds' thresholds of each repeat.
+    """The result of the cross-validation of a candidate, and the model that was fitted on all rows.
 
-    The model and `oof`, the (repeats, rows) out-of-fold probabilities, are those of the grid point `best`. The scores
-    and counts are those of the search: the grid point of each fold was chosen without the fold.
+    `folds[metric]` has a score for each outer fold. `repeats` has the counts of each repeat, at the thresholds of its
+    folds. Scores and counts come from the search, in which the grid point of each fold is chosen without the fold. The
+    model and `oof`, the out-of-fold probabilities of shape (repeats, rows), come from the grid point `best`.
     """
 
     folds: dict[str, list[float]]
@@ -61,7 +62,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """The outcome of a fold: probabilities of its test rows, the model of the fit on all rows, the best grid point."""
+    """The outcome of a fold: probabilities of its test rows, the best grid point, and the model fitted on all rows."""
 
     probability: Floats
     model: Pipeline | None
@@ -80,7 +81,8 @@ def evaluate(problem: Problem, candidates: dict[str, Candidate], data: Table) ->
     searches = {name: _search(problem, name, candidate) for name, candidate in candidates.items()}
     outcomes = _run_all([(name, search, data, fold) for name, search in searches.items() for fold in folds])
     searched = {name: outcomes[i * len(folds) : (i + 1) * len(folds)] for i, name in enumerate(searches)}
-    # The folds in which the search chose another grid point than on all rows are fitted once more, at that point.
+    # Folds in which the search chose another grid point than the search on all rows are fitted again, at the point
+    # chosen on all rows.
     absent = [
         (name, fold)
         for name, of_name in searched.items()
@@ -112,7 +114,7 @@ def _run_all(jobs: list[tuple[str, GridSearchCV, Table, Fold]]) -> list[_Outcome
 
 
 def build(problem: Problem, name: str, candidate: Candidate) -> Pipeline:
-    """Imputer, scaler (but for trees) and the declared estimator, not fitted."""
+    """Imputer, scaler (not for trees) and the declared estimator, not fitted."""
     module, _, attribute = candidate.estimator.rpartition(".")
     where = f"candidates.{name}"
     try:
@@ -150,7 +152,7 @@ def _search(problem: Problem, name: str, candidate: Candidate) -> GridSearchCV:
 
 
 def _fixed(search: GridSearchCV, best: dict[str, Any]) -> GridSearchCV:
-    """The search with one grid point left."""
+    """The search with one grid point only."""
     return clone(search).set_params(param_grid={f"model__{key}": [value] for key, value in best.items()})
 
 
@@ -159,7 +161,7 @@ def _run(name: str, search: GridSearchCV, data: Table, fold: Fold, code_sha256: 
     check_code(code_sha256)
     search = clone(search).set_params(cv=fold.inner)  # a copy, because backends with threads share the array
     # One thread per process is quicker on small tables and gives the same sums on every backend. The fits of a fold run
-    # in this process, one after another: Dask would distribute them, and this worker would not see their warnings.
+    # in this process, one after another, because Dask would distribute them and this worker would miss their warnings.
     with recorded() as warned, threadpool_limits(1), joblib.parallel_config("sequential"):
         failure = None
         try:
@@ -208,9 +210,10 @@ def _gather(
 
 
 def _threshold(problem: Problem, data: Table, probability: Floats, fold: Fold) -> float:
-    """The threshold by the repeat's other folds.
+    """The threshold of a fold, chosen on the other folds of its repeat.
 
-    Where these have too few positives to promise the recall, it misses none: all folds together may have enough.
+    When the other folds have too few positives to promise the recall, the threshold misses none of them. This is no
+    error, because all folds together may have enough.
     """
     truth = data.y[fold.train]
     misses = max(allowed_misses(int(truth.sum()), problem.threshold.recall), 0)

@@ -11,7 +11,7 @@ from lab import package
 from lab.card import TOLERANCE
 from trainer.metrics import Floats
 
-# The number of records with all values at a bound that are tried.
+# The number of records, with each value at a bound, that are tried.
 CORNERS = 256
 
 
@@ -34,9 +34,9 @@ def export(model: Pipeline, x: Floats, threshold: float, name: str) -> bytes:
             model,
             initial_types=[("features", FloatTensorType([None, x.shape[1]]))],
             options={id(estimator): options},
-            name=name,  # the default is random, so that equal models would differ in their bytes
+            name=name,  # the default name is random, and equal models would then differ in their bytes
         )
-        # The converter gives them in the order of a set, which differs between processes.
+        # Sorted, because the converter gives them in the order of a set, which differs between processes.
         converted.opset_import.sort(key=lambda opset: opset.domain)
         data = bytes(converted.SerializeToString(deterministic=True))
         probability = predict(data, x)
@@ -52,7 +52,7 @@ def predict(model: bytes, x: Floats) -> Floats:
 
 
 def check_bounds(model: bytes, low: Floats, high: Floats) -> None:
-    """Raise RefusedError unless records at the bounds get a probability: float32 may overflow there.
+    """Raise RefusedError unless records at the bounds get a probability, because float32 may overflow at the bounds.
 
     `low` and `high` have shape (features,).
     """

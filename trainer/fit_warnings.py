@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-# Python records warnings per process, so that threads would get each other's.
+# Python records warnings per process, so a thread would also record the warnings of other threads.
 _ONE_AT_A_TIME = threading.Lock()
 _NUMBER = re.compile(r"[-+]?\d[\d.,]*(?:e[-+]?\d+)?", re.IGNORECASE)
 
@@ -18,8 +18,9 @@ _NUMBER = re.compile(r"[-+]?\d[\d.,]*(?:e[-+]?\d+)?", re.IGNORECASE)
 def recorded() -> Iterator[list[str]]:
     """Yield a list that holds, after the block, the text of each warning issued in the block.
 
-    Warnings that Python's filters or the option -W ignore are ignored, and those that they turn into errors are raised;
-    all others are recorded each time. Only one thread of a process at a time can be in such a block.
+    Python's filters and the option -W still apply: a warning that they ignore is not recorded, and a warning that they
+    turn into an error is raised. All other warnings are recorded each time. Only one thread of a process at a time can
+    be in such a block.
     """
     texts: list[str] = []
     with _ONE_AT_A_TIME, warnings.catch_warnings(record=True) as caught:

@@ -27,9 +27,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Fold:
-    """An outer fold: which repeat it belongs to, its rows, and the splits of its grid search.
+    """An outer fold: the number of its repeat, its rows, and the splits of its grid search.
 
-    The inner splits index into `train`. They are made of the repeat's other outer folds, which are
+    The inner splits are indices into `train`. They are made of the other outer folds of the repeat, which are
     stratified and grouped already.
     """
 
@@ -40,7 +40,7 @@ class Fold:
 
 
 def table(problem: Problem, frame: pd.DataFrame) -> Table:
-    """The arrays of a typed dataset (`trainer.validate.validate` gives one)."""
+    """The arrays of a typed dataset, such as `trainer.validate.validate` returns."""
     group = problem.evaluation.group
     return Table(
         x=frame[list(problem.features)].to_numpy(dtype=np.float64),
@@ -52,7 +52,7 @@ def table(problem: Problem, frame: pd.DataFrame) -> Table:
 def plan(problem: Problem, data: Table) -> list[Fold]:
     """The outer folds of all repeats and, last, one whose training rows are all rows: the final fit.
 
-    Made once, so that every candidate meets the same folds.
+    The folds are made once, so that every candidate is evaluated on the same folds.
     """
     evaluation, folds = problem.evaluation, []
     for repeat in range(evaluation.repeats):
@@ -66,7 +66,7 @@ def plan(problem: Problem, data: Table) -> list[Fold]:
 
 
 def _parts(problem: Problem, data: Table, seed: int) -> list[Ints]:
-    """The rows in parts of like size and class share, no group in two of them."""
+    """The rows in parts of similar size and class share; no group is in two parts."""
     folds = problem.evaluation.folds
     kind = StratifiedKFold if data.groups is None else StratifiedGroupKFold
     with warnings.catch_warnings():

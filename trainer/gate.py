@@ -1,4 +1,4 @@
-"""The gate's decision, without any service: the candidate that should be champion, and the reason."""
+"""The decision of the gate: the candidate that should be champion, and the reason. The module uses no service."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainer.results import Result
 from trainer.significance import lead_of
 
 Action = Literal["promoted", "forced", "held", "rejected", "unchanged"]
-# The reasons why a person must decide on a promotion of the candidate of this name.
+# A function from the name of a candidate to the reasons why a person must decide on its promotion.
 Holds = Callable[[str], list[str]]
 
 
@@ -24,7 +24,7 @@ Holds = Callable[[str], list[str]]
 class Champion:
     """The present champion, with its recipe's scores and promises on the present data.
 
-    Where the recipe cannot be evaluated any more, `fault` says why, and there are no scores.
+    When the recipe can no longer be evaluated, `fault` has the reason, and there are no scores.
     """
 
     recipe: Recipe
@@ -41,7 +41,7 @@ class Decision:
     candidate: str
     reason: str
     figures: Figures
-    # The floors that the champion in office does not reach on the present data.
+    # The floors that the present champion does not reach on the present data.
     missed_floors: Sequence[str] = ()
 
 
@@ -50,7 +50,7 @@ def same_recipe(a: Recipe, b: Recipe) -> bool:
 
 
 def missed_floors(promises: Mapping[str, Promise], floors: Mapping[Metric, float]) -> list[str]:
-    """A phrase for each floor that is not reached. A metric that is not a number reaches none."""
+    """A phrase for each floor that is not reached. A metric that is NaN reaches no floor."""
     phrases = []
     for metric, floor in floors.items():
         value = promises[metric].value
@@ -77,7 +77,7 @@ def decide(
     t-test: at `choice.alpha` divided by the number of such candidates, and by `choice.delta`. A champion that does not
     reach the floors itself is replaced without a test. A promotion over a champion is held for a person when `holds`
     gives reasons; with `accept`, the person's promotion is forced. Without a champion, or with one whose package is
-    `unsound`, there is nothing to compare with.
+    `unsound`, the best candidate becomes champion without a comparison.
     """
     barred = {
         name: reasons
@@ -129,7 +129,7 @@ def _against(
     figures = msgspec.structs.replace(figures, gain=lead.gain, p_value=lead.p_value, alpha=alpha)
     versus = (
         f"{score}, {lead.gain:+.4f} against the champion's recipe on the same folds, p = {lead.p_value:.4f} "
-        f"(at most {alpha:g} and a lead of {choice.delta:g} are asked for)"
+        f"(required: p below {alpha:g} and a lead of {choice.delta:g})"
     )
     if missed:
         reason = f"the champion does not reach its floors ({'; '.join(missed)}); best candidate by {versus}"

@@ -1,7 +1,7 @@
 """Reasons to hold a promotion on changed data for a person: the new rows or the new labels may be wrong.
 
-A wrong label moves the threshold, and it moves the figures that are compared with the floors, so that a bad model can
-reach them. The champion was trained before the change, so it is the measure.
+Wrong labels change the threshold and the figures that are compared with the floors, so a bad model can reach the
+floors. The champion was trained before the change, so the candidate is compared with the champion.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from lab.card import Card, Promise
 from trainer.export import predict
 from trainer.metrics import Counts, Floats, Ints, counts_at
 
-# A champion that keeps its promise makes so many errors on new rows less often than this.
+# A promotion is held when a champion that keeps its promise makes so many errors with a smaller chance than this.
 LEAST_CHANCE = 0.01
-# How far recall and specificity may fall on the rows that both models know.
+# The largest allowed fall of recall and of specificity on the rows that both models know.
 MOST_FALL = 0.03
 Key = tuple[str, int]
 
@@ -42,7 +42,7 @@ class Rows:
 
 
 def reasons(card: Card, model: bytes, champion: Scored, present: Rows, candidate: Scored) -> list[str]:
-    """The reasons to hold a candidate that was trained on other rows than the champion; none means to promote.
+    """The reasons to hold a candidate that was trained on other rows than the champion; if empty, promote.
 
     `card` and `model` are the champion's package. `present` are the rows of the candidate's training, in its order.
     """
@@ -75,7 +75,7 @@ def chance(errors: int, rows: int, share: float) -> float:
 
 
 def _broken_promise(card: Card, model: bytes, x: Floats, y: Ints) -> list[str]:
-    """Whether the champion makes more errors on rows that it never saw than its own promise allows."""
+    """The reason to hold if the champion makes more errors on new rows than its own promise allows."""
     if "accuracy" not in card.promises:
         return ["the champion's card states no promise, so that its errors on new rows cannot be judged"]
     promise = card.promises["accuracy"]

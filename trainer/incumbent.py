@@ -1,4 +1,4 @@
-"""The champion in office: its package, its scores on the present folds, and the rows that it was trained on."""
+"""The present champion: its package, its scores on the present folds, and the rows that it was trained on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from trainer.promise import promises
 from trainer.recipe import check_estimator
 from trainer.results import OOF_FILE, Paths, Result, parse_oof, read_oof
 
-# Bytes that are read at most of the dataset and of the out-of-fold probabilities of the champion's training.
+# Size limits, in bytes, of the dataset and of the out-of-fold probabilities of the champion's training.
 MOST_BYTES = 256 * 2**20
 
 
@@ -59,9 +59,9 @@ def load(registry: Registry, version: Version) -> Package | None:
 def on_present_data(
     settings: Settings, problem: Problem, package: Package, results: dict[str, Result], frame: pd.DataFrame
 ) -> Champion:
-    """The champion on the present folds: a candidate's own scores if it is one, else evaluated now.
+    """The champion on the present folds. Its scores are those of the candidate with its recipe, else evaluated now.
 
-    A recipe that cannot be built or fitted any more does not keep a candidate from being champion: `fault` says why.
+    If the recipe can no longer be built or fitted, a candidate can still become champion; `fault` has the reason.
     """
     card, recipe = package.card, package.card.recipe
     number = f"version {package.version.number}, the champion,"
@@ -74,7 +74,7 @@ def on_present_data(
         with backend(settings.dask_scheduler_address):
             scores = evaluate(problem, {recipe.candidate: candidate}, data)[recipe.candidate]
     except LabError as error:
-        fault = f"{number} cannot be compared with: {error.message}"
+        fault = f"{number} cannot be compared: {error.message}"
         print(f"note: {fault}")
         return Champion(recipe, card.lineage.fingerprint, card.lineage.data_md5, {}, {}, fault)
     promised = promises(scores.folds, scores.repeats, len(data.y), problem.evaluation.folds)
@@ -99,7 +99,7 @@ def holds(
         ]
     column = str(card.params.get("id") or ROW_COLUMN)
     if column != (problem.id or ROW_COLUMN):
-        return [f"the rows are now told apart by another column than {column}, so that the data cannot be compared"]
+        return [f"the rows are now identified by another column than {column}, so the data cannot be compared"]
     try:
         before = _scored(settings, registry, package, column)
     except LabError as error:

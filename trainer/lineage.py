@@ -13,8 +13,8 @@ from lab.errors import LabError
 from lab.problem import Candidate, Problem, to_builtins
 from lab.settings import ROOT
 
-# The modules that shape a model or its card: a change in one of them makes other models. dvc.yaml lists the same as
-# dependencies of the training, and a test holds both to what `trainer.train` imports.
+# The modules that shape a model or its card: a change in one of them can change the models. dvc.yaml lists the same
+# modules as dependencies of the training, and a test compares both lists with the imports of `trainer.train`.
 CODE = (
     "lab/card.py",
     "lab/operators.py",
@@ -35,14 +35,14 @@ CODE = (
     "trainer/train.py",
     "trainer/validate.py",
 )
-# The packages whose versions shape a model, besides that of its estimator.
+# The packages whose versions shape a model, in addition to the package of its estimator.
 SHAPING = ("scikit-learn", "numpy", "scipy", "skl2onnx", "onnx")
 # The packages whose versions a card records.
 PACKAGES = (*SHAPING, "pandas", "onnxruntime")
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a JSON value, whatever the order of its keys."""
+    """SHA-256 of a JSON value; the order of its keys does not matter."""
     return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()
 
 
@@ -65,7 +65,7 @@ def shaping_packages(estimator: str) -> dict[str, str]:
 
 
 def fingerprint(problem: Problem, candidate: Candidate, data_md5: str) -> str:
-    """The same for two trainings of a candidate that must give the same model.
+    """A hash that is equal for two trainings of a candidate that must give the same model.
 
     It covers the data, the candidate, the parameters that shape a model, the code, and the versions of the packages. It
     covers neither the gate's parameters (`choice`) nor the other candidates.
@@ -78,9 +78,9 @@ def fingerprint(problem: Problem, candidate: Candidate, data_md5: str) -> str:
 
 
 def git_state() -> tuple[str, bool]:
-    """The commit and whether anything else than dvc.lock differs from it.
+    """The commit, and whether a file other than dvc.lock differs from the commit.
 
-    dvc.lock is left out because training itself writes it.
+    dvc.lock is left out because the training itself writes it.
     """
     commit = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain", "--", ".", ":(exclude,glob)**/dvc.lock")

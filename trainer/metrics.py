@@ -37,7 +37,7 @@ class Counts:
 
 
 def counts_at(truth: Ints, probability: Floats, threshold: float) -> Counts:
-    """Count the rows that are called positive, from `threshold` on, rightly and wrongly; both have shape (rows,)."""
+    """Count rows by class and prediction: positive from `threshold` on. Both arrays have shape (rows,)."""
     called, positive = probability >= threshold, truth == 1
     return Counts(
         true_positive=int((called & positive).sum()),
@@ -61,7 +61,7 @@ def score_metrics(truth: Ints, probability: Floats) -> dict[str, float]:
 
     `truth` is 0 or 1, `probability` that of the positive class; both have shape (rows,).
     """
-    from sklearn import metrics as sk  # here, because the gate does not need it
+    from sklearn import metrics as sk  # imported here, because the gate does not need it
 
     return {
         "roc_auc": float(sk.roc_auc_score(truth, probability)),

@@ -1,4 +1,4 @@
-"""Write a model package as an MLflow model, so that MLflow's own tools load and serve what the API serves."""
+"""Write a model package as an MLflow model, so that MLflow's own tools load and serve the same model as the API."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ RUNTIME = ("numpy", "onnx", "onnxruntime", "pandas")
 def write(folder: Path, card: Card, model: bytes) -> None:
     """Write `folder` with model.onnx and card.json, byte for byte, and MLflow's own files beside them.
 
-    The flavours are `onnx` and `python_function`, both run by MLflow's own loader, so that loading executes no code of
+    MLflow's own loader loads both flavours, `onnx` and `python_function`, so loading the model executes no code from
     the package. The input is one array of shape (rows, features) in the order of the card, NaN for a missing value; a
-    DataFrame of numbers with these columns is such an array, too. The output has the arrays `label`, of shape (rows,),
-    from 0.5 on, and `probabilities`, of shape (rows, 2): the API's are the second column.
+    DataFrame of numbers with these columns also works. The output has two arrays: `label`, of shape (rows,), at the
+    threshold 0.5, and `probabilities`, of shape (rows, 2). The second column has the probabilities that the API gives.
     """
     import mlflow.onnx
     import onnx
@@ -52,7 +52,7 @@ def write(folder: Path, card: Card, model: bytes) -> None:
 
 
 def _example(card: Card) -> Any:
-    """A record of values in the middle of the bounds: no real record, for those may be personal data."""
+    """A record of values in the middle of the bounds. It is not a real record, which may be personal data."""
     middles = [(feature.min + feature.max) / 2 for feature in card.features]
     return np.array(
         [[round(m) if f.type == "integer" else m for f, m in zip(card.features, middles, strict=True)]], float

@@ -1,4 +1,4 @@
-"""Record a training in MLflow: one run a candidate under one parent run, once for each fingerprint."""
+"""Record a training in MLflow: a run for each candidate, below one parent run, once for each fingerprint."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def record(
 ) -> dict[str, str]:
     """Make sure that every result has a finished run; give the run ids by candidate.
 
-    Results in `anew` get another run, because the package in theirs is lost. An interrupted run is not finished, and is
-    made again. Raises LabError when MLflow is away.
+    Results in `anew` get another run, because the package in their run is lost. A run that was interrupted is not
+    finished, so it is made again. Raises LabError when MLflow does not answer.
     """
     http.request("GET", f"{settings.tracking_url}/health")  # fails within 2 s when MLflow is away
     _limit_waits()
@@ -66,7 +66,7 @@ def record(
 
 
 def trainings(settings: Settings, problem: Problem, data_md5: str) -> int:
-    """How many trainings MLflow holds on these data: each one is another chance to be the best by chance."""
+    """The number of trainings on these data in MLflow: with each one, the best score is more likely due to chance."""
     base = f"{settings.tracking_url}/api/2.0/mlflow"
     experiment = http.get_json(f"{base}/experiments/get-by-name?{urlencode({'experiment_name': problem.name})}")
     body = {
@@ -108,7 +108,7 @@ def _record_missing(
     some = next(iter(results.values()))
     source = {"data.md5": some.data_md5, "git.commit": commit, "git.dirty": str(dirty).lower()}
     text = problem.source.path if not problem.data.until else f"{problem.source.path} until {problem.data.until}"
-    # MLflow guesses the type of the source, and repeats hints about integers each time.
+    # MLflow warns that it guesses the type of the source, and repeats hints about integers each time.
     warnings.filterwarnings("ignore", category=UserWarning, module="mlflow")
     dataset = mlflow.data.from_pandas(
         frame, source=text, name=problem.name, targets=problem.target.column, digest=some.data_md5

@@ -1,4 +1,4 @@
-"""The promises of a model: the value of each metric on further rows, with its interval."""
+"""The promises of a model: the value of each metric that is expected on further rows, with its interval."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def promises(folds: dict[str, list[float]], repeats: Sequence[Counts], rows: int
     """The promise for each metric of `folds`, which has a score for each outer fold of all repeats.
 
     `repeats` has the counts of each repeat at thresholds that were chosen without the rows that were counted; `rows` is
-    the number of distinct rows, `count` that of the folds of a repeat.
+    the number of distinct rows, `count` the number of folds of a repeat.
     """
     total = summed(repeats).rates
     return {
@@ -38,9 +38,9 @@ def clopper_pearson(failures: int, rows: int, level: float = 0.95) -> tuple[floa
 def calibration(truth: Ints, probability: Floats) -> Calibration | None:
     """Logistic regression of `truth` on the logit of `probability`, both of shape (rows,).
 
-    Probabilities are first limited to 1/(2n) from 0 and 1, n being the rows. None when the classes are separated, for
-    then the slope has no limit. D. Cox, "Two further applications of a model for binary regression", Biometrika 45
-    (1958).
+    Probabilities are first limited to 1/(2n) from 0 and 1, n being the rows. Returns None when the classes are
+    separated, because the slope then has no limit. D. Cox, "Two further applications of a model for binary
+    regression", Biometrika 45 (1958).
     """
     least = 1 / (2 * len(truth))
     limited = np.clip(probability, least, 1 - least)
@@ -59,14 +59,15 @@ def _by_folds(metric: str, scores: list[float], rows: int, count: int) -> Promis
 
 def _by_counts(metric: str, repeats: Sequence[Counts], total: dict[str, float]) -> Promise:
     pairs = [_failures_and_rows(metric, counts) for counts in repeats]
-    # Recall, specificity and accuracy have the same rows in every repeat. The rows of precision and F1, which depend on
-    # what is called positive, may differ.
+    # Recall, specificity and accuracy have the same rows in every repeat. The rows of precision and F1 depend on
+    # the predictions, so their number may differ.
     failures, rows = math.ceil(np.median([f for f, _ in pairs])), math.floor(np.median([n for _, n in pairs]))
     failures = min(failures, rows)
     low, high = clopper_pearson(failures, rows) if rows else (0.0, 1.0)
     share = 1 - failures / rows if rows else 0.0
     if metric == "f1":
-        # Of the rows that are positive or called so, J = TP / (TP + FP + FN) are both, and F1 = 2J / (1 + J).
+        # J = TP / (TP + FP + FN) is the share of true positives among the rows that are positive or predicted positive.
+        # F1 = 2J / (1 + J).
         low, high, value = _f1(1 - high), _f1(1 - low), total["f1"]
         return Promise(
             value=value, low=min(low, value), high=max(high, value), method="counts", rows=rows, failures=failures

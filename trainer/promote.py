@@ -1,4 +1,4 @@
-"""Choose the champion: compare, decide, promote, hold or reject, and enter the decision in the ledger."""
+"""Choose the champion: compare, decide, promote, hold or reject, and write the decision to the ledger."""
 
 from __future__ import annotations
 
@@ -35,10 +35,11 @@ class Person:
 
 
 def promote(settings: Settings, problem: Problem, paths: Paths, choice: Choice, person: Person) -> Decision:
-    """Promote the best candidate, hold or reject it, or find that nothing is new.
+    """Promote, hold or reject the best candidate, or change nothing when it is the present champion.
 
     Raises LabError when a service is away or the ledger is damaged, and ConflictError when the champion changed
-    meanwhile. Running it again finishes what was begun: the order is package, version, ledger, alias.
+    meanwhile. A second run finishes an interrupted one, because the steps have a fixed order: package, version,
+    ledger, alias.
     """
     frame = dataset(problem, paths)
     results = read_results(paths)
@@ -154,7 +155,7 @@ def _entry(kind: type[E], person: Person, model: str, decision: Decision, result
 
 
 def _repeats(entry: ledger.Held | ledger.Rejected, old: ledger.AnyEntry) -> bool:
-    """Whether the same was decided for the same reason against the same champion before."""
+    """Whether `old` is the same decision: it differs only in id, number, time and user."""
     return msgspec.structs.replace(entry, id=old.id, number=old.number, at=old.at, by=old.by) == old
 
 
@@ -167,8 +168,8 @@ def _sound(registry: Registry, fingerprint: str) -> Version | Literal[False] | N
 def _move(
     book: Ledger, registry: Registry, version: Version, expected: int | None, entry: ledger.Promoted | ledger.Forced
 ) -> ledger.Entry:
-    if incumbent.load(registry, version) is None:  # what will be served, read back before it is
-        raise LabError(f"the package of version {version.number} is not what was stored", "run `make train` again")
+    if incumbent.load(registry, version) is None:  # the package is read back from the registry before it is served
+        raise LabError(f"the package of version {version.number} differs from the stored one", "run `make train` again")
     entry_written = champion.move(book, registry, version.number, expected, entry)
     print(f"champion: {registry.model} version {version.number}")
     return entry_written

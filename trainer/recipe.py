@@ -29,7 +29,7 @@ def check_estimator(path: str) -> None:
 
 
 def check_card(card: cards.Card) -> None:
-    """Raise LabError unless the card has what is needed to train again: estimator, commit and parameters."""
+    """Raise LabError unless the card has all that a new training needs: estimator, commit and parameters."""
     try:
         candidate = card.params["candidates"][card.recipe.candidate]
         paths = {card.recipe.estimator, candidate["estimator"]}

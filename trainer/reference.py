@@ -27,7 +27,7 @@ def score_histogram(probability: Floats) -> Histogram:
 
 
 def self_test(x: Floats, probability: Floats) -> SelfTest:
-    """Rows spread evenly over the scores, the incomplete ones first, with the probabilities they must give."""
+    """The self-test rows, spread evenly over the scores, incomplete rows first, with the expected probabilities."""
     quantiles = np.argsort(probability, kind="stable")[np.linspace(0, len(x) - 1, SELF_TEST_ROWS).astype(int)]
     incomplete = np.flatnonzero(np.isnan(x).any(axis=1))[: SELF_TEST_ROWS // 4]
     rows = list(dict.fromkeys([*incomplete.tolist(), *quantiles.tolist()]))
@@ -38,7 +38,7 @@ def self_test(x: Floats, probability: Floats) -> SelfTest:
 
 
 def _edges(feature: Feature, values: Floats) -> Floats:
-    """One bin a value for few whole numbers, else bins with equal shares of the rows."""
+    """One bin for each value of a feature with few whole numbers, else bins with equal shares of the rows."""
     if feature.type == "integer" and feature.max - feature.min < 2 * BINS:
         return np.arange(feature.min, feature.max + 2) - 0.5
     return _quantile_edges(values, feature.min, feature.max)

@@ -33,7 +33,7 @@ def ranked(results: Mapping[str, Result], metric: str) -> list[str]:
 def compare_all(results: dict[str, Result], folds: int, choice: Choice) -> list[Comparison]:
     """For every metric, mean and SD of each candidate over the outer folds, and the best against the runner-up.
 
-    The p-value is two-sided here, for which of the two is the best is seen from the same scores.
+    The p-value is two-sided, because the same scores also determine the best of the two.
     """
     rows = []
     for metric in METRICS:
@@ -57,7 +57,7 @@ def compare_all(results: dict[str, Result], folds: int, choice: Choice) -> list[
 
 
 def render(rows: list[Comparison], metric: str) -> str:
-    """The comparison as text, the metric of the choice marked."""
+    """The comparison as text; the metric of the choice is marked."""
     names = list(rows[0].scores)
     table = Table("metric", *names, "lead", "p", "verdict", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for row in rows:

@@ -1,4 +1,4 @@
-"""Rebuild a registered version from its card, and report what is the same."""
+"""Rebuild a registered version from its card, and report for each part whether it is the same."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _git(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def _rebuild(tree: Path, card: cards.Card) -> tuple[Paths, Result]:
-    """Run the stages of that commit's own code on the card's parameters, for the one candidate."""
+    """Run the stages in the code of that commit on the parameters of the card, for one candidate only."""
     name = card.recipe.candidate
     folder = tree / ".reproduce"
     folder.mkdir()

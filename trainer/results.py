@@ -43,9 +43,9 @@ class Paths:
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """A trained candidate. `refusal` says why it cannot be served; it has no model then.
+    """A trained candidate. `refusal` has the reason when it cannot be served; there is no model then.
 
-    `features` is the order of the model's inputs: the one that params.yaml has now may be another.
+    `features` is the order of the model's inputs, which may differ from the present order in params.yaml.
     """
 
     recipe: Recipe
@@ -99,7 +99,7 @@ def read_results(paths: Paths) -> dict[str, Result]:
         return {file.parent.name: msgspec.json.decode(file.read_bytes(), type=Result) for file in files}
     except msgspec.DecodeError as error:
         raise LabError(
-            f"a {RESULT_FILE} in {paths.candidates} is of another code: {error}", "run `make train`"
+            f"a {RESULT_FILE} in {paths.candidates} was written by other code: {error}", "run `make train`"
         ) from error
 
 
@@ -109,7 +109,7 @@ def read_oof(folder: Path) -> tuple[Ints, Floats]:
 
 
 def parse_oof(text: bytes) -> tuple[Ints, Floats]:
-    """As `read_oof`, from the bytes of the file; raise LabError when they are not of that form."""
+    """The same as `read_oof`, from the bytes of the file; raise LabError when they do not have that form."""
     try:
         rows = np.loadtxt(io.BytesIO(text), delimiter=",", skiprows=1, ndmin=2)
     except ValueError as error:

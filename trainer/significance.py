@@ -1,4 +1,4 @@
-"""Whether one candidate is better than another: a test that knows that the folds overlap."""
+"""A test whether one candidate is better than another, corrected for the overlap of the training sets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.special import stdtr, stdtrit
 
 from lab.problem import LOSSES
 
-# With fewer pairs of folds, the variance of their differences is not known well enough for any verdict.
+# With fewer pairs of folds, the estimate of the variance of their differences is too poor for a verdict.
 LEAST_PAIRS = 10
 # Differences whose standard deviation is smaller are equal but for rounding.
 _ROUNDING = 1e-12
@@ -19,14 +19,14 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Lead:
-    """How much better the first of two is, and how likely so large a lead is by chance (one-sided)."""
+    """The lead of the first of two candidates, and the one-sided p-value of so large a lead."""
 
     gain: float
     p_value: float
     pairs: int
 
     def is_shown(self, alpha: float, delta: float) -> bool:
-        """Whether the lead is at least `delta`, and chance gives it less often than `alpha`."""
+        """Whether the folds suffice, the lead is at least `delta` and the p-value is below `alpha`."""
         return self.pairs >= LEAST_PAIRS and self.gain >= delta and self.p_value < alpha
 
 
@@ -36,7 +36,7 @@ def corrected_t_test(first: Sequence[float], second: Sequence[float], folds: int
     Each sequence has one score for each fold of each repeat. The variance is multiplied by 1/k + n_test/n_train
     in place of 1/k, because training sets overlap: C. Nadeau and Y. Bengio, "Inference for the
     Generalization Error", Machine Learning 52 (2003), in the form for repeated cross-validation of R. Bouckaert
-    and E. Frank, PAKDD 2004. Equal differences leave no variance to judge by and prove nothing: p is 1.
+    and E. Frank, PAKDD 2004. If all differences are equal, there is no variance to test with, and p is 1.
     """
     differences = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
     count, mean = len(differences), float(differences.mean())
@@ -47,7 +47,7 @@ def corrected_t_test(first: Sequence[float], second: Sequence[float], folds: int
 
 
 def lead_of(metric: str, first: Sequence[float], second: Sequence[float], folds: int) -> Lead:
-    """As `corrected_t_test`; a gain is what is better in this metric."""
+    """`corrected_t_test` with the sign of the metric: the gain is positive when the first candidate is better."""
     return corrected_t_test(second, first, folds) if metric in LOSSES else corrected_t_test(first, second, folds)
 
 

@@ -1,11 +1,12 @@
-"""How often the gate decides as it should, by simulation on the worked example with fixed seeds. It needs no service.
+"""Simulate how often the gate decides correctly, on the example table with fixed seeds. No service is needed.
 
     python -m trainer.simulate [--runs 100] [--seeds 40] [--repeats 10]
 
-Is each real revision of the table promoted over the champion of the one before? Is a training held in which benign rows
-are labelled malignant? Is a training held whose newest group has flipped labels? A run for these trains the champion's
-recipe, with cross-validation, threshold and export, and asks `trainer.hold`. The last question is how much the
-comparison of the candidates depends on the seed of the folds; it trains every candidate.
+The simulation answers four questions. Is each real revision of the table promoted over the champion of the revision
+before? Is a training held when benign rows are labelled malignant? Is a training held when labels of the newest group
+are flipped? How much does the comparison of the candidates depend on the seed of the folds? A run for one of the first
+three trains the champion's recipe, with cross-validation, threshold and export, and calls `trainer.hold`. A run for the
+last trains every candidate.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ WRONG_ROWS, FLIPPED_SHARE = 5, 0.2
 
 @dataclass(frozen=True)
 class Trained:
-    """A training's rows and what came of them: enough to be the champion, or the candidate."""
+    """The rows and the result of a training, as the comparison of champion and candidate needs them."""
 
     data: Table
     card: Card
@@ -82,14 +83,14 @@ def real_revisions(definition: Problem) -> list[tuple[str, list[str]]]:
 
 
 def wrong_rows(definition: Problem, champion: Trained, seed: int) -> list[str]:
-    """The reasons to hold a training on the same rows, a few random benign ones of which are labelled malignant."""
+    """The reasons to hold a training on the same rows when a few random benign rows are labelled malignant."""
     benign = np.flatnonzero(champion.data.y == 0)
     rows = np.random.default_rng(seed).choice(benign, WRONG_ROWS, replace=False)
     return reasons(champion, train(definition, relabelled(champion.data, rows), list(champion.scored.ids)))
 
 
 def flipped_group(definition: Problem, champion: Trained, seed: int) -> list[str]:
-    """The reasons to hold a training on one group more than the champion's, a share of which has flipped labels."""
+    """The reasons to hold a training with one more group than the champion's, when some of its labels are flipped."""
     data, ids = revision(definition, definition.source.groups[-1].month)
     new = np.arange(len(champion.data.y), len(data.y))
     rows = np.random.default_rng(seed).choice(new, round(FLIPPED_SHARE * len(new)), replace=False)
@@ -133,7 +134,7 @@ def main() -> None:
 
 
 def with_repeats(definition: Problem, repeats: int | None) -> Problem:
-    """The problem with another number of repeats, if one is given."""
+    """The problem with another number of repeats, if a number is given."""
     if repeats is None:
         return definition
     return msgspec.structs.replace(

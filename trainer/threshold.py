@@ -11,13 +11,13 @@ from trainer.metrics import Floats, Ints
 
 
 def allowed_misses(positives: int, recall: float) -> int:
-    """The number of `positives` that a threshold may miss if a further positive is to be found with chance `recall`.
+    """The number of `positives` that a threshold may miss when it must find a further positive with chance `recall`.
 
-    It is floor((n + 1)(1 - recall)) - 1, and negative when there are too few positives to promise `recall`. On the rows
-    that chose the threshold it misses fewer than on others; the rule accounts for that: A. Angelopoulos, S. Bates,
-    A. Fisch, L. Lei, T. Schuster, "Conformal Risk Control", ICLR 2024. It holds for a further row that is exchangeable
-    with these. The model that is served was fitted on all rows, and rows of one group resemble each other, so that here
-    it is an approximation.
+    It is floor((n + 1)(1 - recall)) - 1, and negative when there are too few positives to promise `recall`. A threshold
+    misses fewer of the rows that chose it than of other rows, and the rule accounts for that: A. Angelopoulos, S.
+    Bates, A. Fisch, L. Lei, T. Schuster, "Conformal Risk Control", ICLR 2024. The rule holds for a further row that is
+    exchangeable with these rows. Here it is an approximation, because the served model was fitted on all rows, and rows
+    of one group resemble each other.
     """
     return math.floor((positives + 1) * (1 - recall) + 1e-9) - 1
 

@@ -27,7 +27,7 @@ from trainer.results import Paths, Result, write_candidate, write_json
 from trainer.threshold import allowed_misses, check_recall, choose_threshold
 from trainer.validate import read, validate
 
-# Of the figures that DVC tracks: further ones depend on the processor, and on the versions of NumPy and SciPy.
+# The digits of the figures that DVC tracks. Further digits depend on the processor and on NumPy's and SciPy's versions.
 DIGITS = 4
 
 
@@ -37,7 +37,7 @@ def dataset(problem: Problem, paths: Paths) -> pd.DataFrame:
 
 
 def train(settings: Settings, problem: Problem, paths: Paths) -> None:
-    """Train every candidate and write `models/`. What DVC tracks of it is the same on every machine."""
+    """Train every candidate and write `models/`. The files that DVC tracks are the same on every machine."""
     data = table(problem, dataset(problem, paths))
     data_md5 = md5(paths.dataset)
     positives = int(data.y.sum())
@@ -59,7 +59,7 @@ def train(settings: Settings, problem: Problem, paths: Paths) -> None:
 def finish(
     problem: Problem, name: str, candidate: Candidate, outcome: Evaluated, data: Table, data_md5: str
 ) -> tuple[Result, bytes]:
-    """Choose the threshold, export, describe; the model is empty when it was refused."""
+    """Choose the threshold, export the model and make its card. The model is empty when it cannot be served."""
     mean = outcome.oof.mean(axis=0)
     misses = allowed_misses(int(data.y.sum()), problem.threshold.recall)
     threshold = choose_threshold(data.y, mean, misses)

@@ -18,7 +18,7 @@ from trainer.ingest import listing
 
 
 def read(path: Path) -> pd.DataFrame:
-    """Read an ingested dataset, every value as text, missing ones as None."""
+    """Read an ingested dataset: every value as text, None for missing."""
     if not path.is_file():
         raise LabError(f"there is no dataset at {path}", f"run `make train`, or `dvc pull {_pipeline(path)}`")
     try:
@@ -37,7 +37,7 @@ def frame_of(columns: list[str], rows: list[list[str]]) -> pd.DataFrame:
 def validate(problem: Problem, frame: pd.DataFrame) -> pd.DataFrame:
     """The dataset with typed columns: features as float64 (missing as NaN), target as 0 or 1.
 
-    Raises LabError that lists the first bad rows and values.
+    Raises LabError with a list of the first wrong rows and values.
     """
     columns = {*problem.columns, ROW_COLUMN, *([GROUP_COLUMN] if problem.source.groups else [])}
     if difference := sorted(columns ^ set(frame.columns)):
@@ -82,7 +82,7 @@ def schema(problem: Problem) -> pa.DataFrameSchema:
 
 
 def report(problem: Problem, frame: pd.DataFrame) -> dict[str, Any]:
-    """Figures about a valid dataset, duplicates among them: they are reported, not refused."""
+    """Figures about a valid dataset, such as the number of duplicates, which are reported and not refused."""
     target = problem.target
     figures: dict[str, Any] = {
         "rows": len(frame),

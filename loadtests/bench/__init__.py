@@ -1,1 +1,1 @@
-"""`make bench-serving`: this API and other servers side by side, on the same trained model."""
+"""`make bench-serving`: compare this API with other servers on the same trained model."""

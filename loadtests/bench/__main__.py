@@ -1,7 +1,7 @@
-"""`make bench-serving`: this API and other servers side by side, in one go, on the same trained model.
+"""`make bench-serving`: compare this API with other servers in one run, on the same trained model.
 
-One server runs at a time, alone. The rounds are interleaved, each in another order, and the median counts, for a
-machine may be slower in one minute than in the next.
+Only one server runs at a time. The rounds are interleaved, each in another order, and the report gives medians, because
+a machine may be slower in one minute than in the next.
 """
 
 from __future__ import annotations
@@ -83,16 +83,16 @@ def run(options: Options, other: Path) -> None:
 
 
 def measure(models: Models, case: Case, options: Options) -> report.Measured:
-    """Start a server, compare its answers with scikit-learn's, warm it up, load it, measure its memory, end it."""
+    """Start a server, compare its answers with scikit-learn's, warm it up, load it, measure its memory and end it."""
     state = models.folder / "state"
-    shutil.rmtree(state, ignore_errors=True)  # hundreds of megabytes of events
+    shutil.rmtree(state, ignore_errors=True)  # of an earlier run: hundreds of megabytes of events
     port = process.free_port()
     url = f"http://127.0.0.1:{port}{case.path}"
     with case.bodies.open("rb") as file:
         lines = list(islice(file, CHECKED))
     log = models.folder / f"{case.key}.log"
     with process.running(case.title, case.at(port), case.environment, log, lambda: answers(url, lines[0])) as server:
-        # Every worker must answer, not only the first.
+        # Every worker must answer before the load starts, not only the first worker.
         time.sleep(1)
         check(models, case, url, lines)
         wrk.run(url, case.bodies, WARM_SECONDS, KEY)
@@ -112,7 +112,7 @@ def answers(url: str, body: bytes) -> bool:
 
 
 def check(models: Models, case: Case, url: str, lines: list[bytes]) -> None:
-    """Raise LabError unless the server answers every line, and with scikit-learn's probabilities."""
+    """Raise LabError unless the server answers every request of the file with scikit-learn's probabilities."""
     expectation = np.resize(models.expected[case.model], len(lines) * case.rows)
     for number, line in enumerate(lines):
         answer = http.decode(url, http.request("POST", url, json=msgspec.json.decode(line), key=KEY))

@@ -27,9 +27,9 @@ BATCHES = 8
 LOCAL = ["--host", "127.0.0.1", "--port", "PORT"]
 APPS = "loadtests.bench.apps"
 NO_DELAY = ROOT / "loadtests" / "bench" / "nodelay"
-# All of the API's features are on, so it asks for a key.
+# The benchmark sets a key, because all features of the API are on.
 KEY = secrets.token_hex(20)
-# Nothing listens there. The API serves the stored model, and goes on asking.
+# No server listens at this address. The API serves the stored model, and continues to ask the registry.
 NO_REGISTRY = "http://127.0.0.1:9"
 
 Reader = Callable[[Any], list[float]]
@@ -37,7 +37,7 @@ Reader = Callable[[Any], list[float]]
 
 @dataclass(frozen=True)
 class Case:
-    """`command` has PORT where the port goes. `probabilities` is None for a server that holds no model."""
+    """A server to measure. `command` has PORT for the port. `probabilities` is None for a server without a model."""
 
     key: str
     title: str
@@ -71,7 +71,7 @@ def cases(models: Models, other: Path) -> list[Case]:
 def _own(models: Models, bodies: dict[str, Path], other: Path) -> list[Case]:
     granian, record, linear = _granian(), bodies["record"], _ours(models, LINEAR)
     neighbours = _ours(models, NEIGHBOURS)
-    # The other servers run without api/workers.py, because that imports the API.
+    # These servers run without api/workers.py, because that module imports the API.
     plain = [str(BIN / "granian"), *granian[granian.index("--interface") : -1]]
     empty, bare = ([*plain, f"{APPS}.empty:{target}"] for target in ("server", "bare"))
     threads = [plain[0], *("--interface", "wsgi", "--factory", "--blocking-threads", "32", "--workers", str(WORKERS))]
@@ -118,7 +118,7 @@ def _fastapi(models: Models, bodies: dict[str, Path], other: Path) -> Case:
 
 def _mlflow(models: Models, bodies: dict[str, Path]) -> Case:
     command = [str(BIN / "mlflow"), "models", "serve", "-m", str(models.mlflow), "--env-manager", "local"]
-    # It starts `uvicorn`, which it looks for on the PATH.
+    # MLflow starts `uvicorn`, which it searches on the PATH.
     environment = {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -131,7 +131,7 @@ def _mlflow(models: Models, bodies: dict[str, Path]) -> Case:
 
 
 def _without_wait(case: Case) -> Case:
-    """The same server with Nagle's algorithm off; loadtests/bench/nodelay says why."""
+    """The same server with Nagle's algorithm off; loadtests/bench/nodelay gives the reason."""
     path = f"{NO_DELAY}{os.pathsep}{case.environment['PYTHONPATH']}"
     environment = case.environment | {"PYTHONPATH": path}
     return replace(case, key=f"{case.key}-now", title=f"{case.title}, no 40 ms wait", environment=environment)
@@ -181,13 +181,13 @@ def _ours(models: Models, candidate: str) -> dict[str, str]:
         "METRICS_DIR": str(folder / "metrics"),
         "KEEP_DIR": str(models.keep(candidate)),
         "API_KEY": KEY,
-        "ELASTIC_APM_SERVER_URL": "",  # there is none to send to
+        "ELASTIC_APM_SERVER_URL": "",  # there is no APM Server to send traces to
         "PYTHONPATH": str(ROOT),
     }
 
 
 def _write_bodies(models: Models) -> dict[str, Path]:
-    """Write the requests of each form, one a line, in the order of the rows; give the files."""
+    """Write the requests of each form, one per line, in the order of the rows; return the files."""
     plain = models.plain()
     endless = itertools.cycle(models.records())
     forms: dict[str, list[Any]] = {

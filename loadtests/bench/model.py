@@ -29,7 +29,7 @@ from trainer.results import Paths, Result, read_results
 from trainer.train import dataset
 
 LINEAR, NEIGHBOURS = "logistic-regression", "k-nearest-neighbours"
-# Where the problem does not declare them.
+# Candidates of the benchmark that the problem may not declare.
 CANDIDATES = {
     LINEAR: Candidate("sklearn.linear_model.LogisticRegression", {"max_iter": 1000}, {"C": [0.01, 0.1, 1.0, 10.0]}),
     NEIGHBOURS: Candidate("sklearn.neighbors.KNeighborsClassifier", {}, {"n_neighbors": [3, 5]}),
@@ -39,8 +39,8 @@ TRAIN_SECONDS = 1_800
 
 @dataclass(frozen=True)
 class Models:
-    """Where the models are. `rows` has shape (rows, features), NaN for missing; `expected[candidate]`, shape (rows,),
-    are scikit-learn's probabilities for them.
+    """The place of the models. `rows` has shape (rows, features), NaN for missing; `expected[candidate]`, of shape
+    (rows,), has scikit-learn's probabilities for these rows.
     """
 
     folder: Path
@@ -98,7 +98,7 @@ def make(settings: Settings, folder: Path) -> Models:
         _write_kept(definition, result, paths, folder / "keep" / candidate)
         if candidate == LINEAR:
             joblib.dump((pipeline, names), folder / "pipeline.joblib")
-            # MLflow hands over a DataFrame, and scikit-learn would warn of its names at every request.
+            # MLflow passes a DataFrame, and scikit-learn would warn about its column names at every request.
             _write_mlflow(pipeline.fit(frame[names].astype(float), data.y), frame[names].astype(float), folder)
     return Models(folder, definition, data.x, expected)
 
@@ -121,7 +121,7 @@ def _train(settings: Settings, folder: Path) -> Problem:
 
 
 def _write_kept(definition: Problem, result: Result, paths: Paths, keep: Path) -> None:
-    """Write the package as the API keeps it (api.follower.StoredModel), so that it starts with no registry."""
+    """Write the package as the API keeps it (api.follower.StoredModel), so that the API starts without a registry."""
     card = make_card(definition, result, "bench-serving", *lineage.git_state())
     model = (paths.candidates / result.recipe.candidate / cards.MODEL_FILE).read_bytes()
     cards.check_hash(card, model)
@@ -134,7 +134,7 @@ def _write_mlflow(pipeline: Any, frame: Any, folder: Path) -> None:
     import mlflow
     from mlflow.models import infer_signature
 
-    # It warns of pickle, which is what its own server loads unless told otherwise.
+    # MLflow warns about pickle, which is the default format of its own server.
     logging.getLogger("mlflow.sklearn").setLevel(logging.ERROR)
     mlflow.sklearn.save_model(
         pipeline,
@@ -142,6 +142,6 @@ def _write_mlflow(pipeline: Any, frame: Any, folder: Path) -> None:
         signature=infer_signature(frame, pipeline.predict_proba(frame)),
         pyfunc_predict_fn="predict_proba",
         serialization_format="cloudpickle",
-        # Otherwise it starts the model once to guess them.
+        # Without these requirements MLflow would start the model once to guess them.
         pip_requirements=[f"scikit-learn=={lineage.packages()['scikit-learn']}"],
     )

@@ -23,7 +23,7 @@ WORKERS = Settings().api_workers
 
 @dataclass(frozen=True)
 class Memory:
-    """MB: of a worker and of all processes, each the proportional set size; and what a worker has resident."""
+    """MB: the proportional set size of a worker and of all processes, and the resident set size of a worker."""
 
     worker: float
     whole: float
@@ -40,9 +40,9 @@ def free_port() -> int:
 def running(
     name: str, command: list[str], environment: dict[str, str], log: Path, answers: Callable[[], bool]
 ) -> Iterator[psutil.Process]:
-    """Run the command until the block ends; it begins when the server `answers`. Raises LabError when it does not."""
+    """Run the command until the block ends. The block begins when `answers` is true; LabError when it stays false."""
     with log.open("ab") as file:
-        # A group of its own, so that what it starts ends with it.
+        # The server has a process group of its own, so that its child processes end with it.
         server = psutil.Popen(
             command, cwd=ROOT, env={**os.environ, **environment}, stdout=file, stderr=file, start_new_session=True
         )
@@ -64,7 +64,7 @@ def weigh(server: psutil.Process) -> Memory:
     for process in [server, *server.children(recursive=True)]:
         with contextlib.suppress(psutil.Error):
             full = process.memory_full_info()
-            # Only Linux knows the proportional set size; elsewhere what is the process's alone.
+            # Only Linux has the proportional set size; other systems give the memory that the process does not share.
             figures.append((getattr(full, "pss", full.uss) / 1e6, full.rss / 1e6))
     workers = sorted(figures, reverse=True)[:WORKERS]
     return Memory(

@@ -69,7 +69,7 @@ def table(cases: list[Case], measured: Rounds) -> str:
 
 def targets(measured: Rounds) -> str:
     """The targets of the project with the measured figures, as Markdown."""
-    rows = [("figure", "wanted", "seen", ""), ("---", "---", "---", "---")]
+    rows = [("figure", "target", "measured", ""), ("---", "---", "---", "---")]
     for key, name, least in LEAST:
         quotients = ratios(measured, key)
         rows.append(
@@ -88,7 +88,7 @@ def targets(measured: Rounds) -> str:
 
 
 def ratios(measured: Rounds, key: str) -> list[float]:
-    """How many times the requests of `key` this API answers, for each round."""
+    """This API's requests/s divided by those of the case `key`, for each round."""
     pairs = zip(measured["ours"], measured[key], strict=False)
     return [ours.figures.requests_a_second / other.figures.requests_a_second for ours, other in pairs]
 
@@ -138,7 +138,7 @@ def _draw(cases: list[Case], measured: Rounds) -> None:
 
 
 def _versions() -> list[str]:
-    """Of the servers: the lab's own are installed here, the others' as locked."""
+    """The versions of the servers: those of the lab as installed, those of the others from the lock file."""
     versions = dict(re.findall(r"^([a-z-]+)==(\S+)", (ROOT / "requirements" / "bench.txt").read_text(), re.MULTILINE))
     ours = [f"{name} {version(name)}" for name in ("granian", "flask", "onnxruntime", "scikit-learn", "mlflow")]
     return ours + [

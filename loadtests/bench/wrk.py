@@ -35,7 +35,7 @@ def check() -> None:
 def run(url: str, bodies: Path, seconds: int, key: str) -> Figures:
     """Post the lines of `bodies` in turn over 8 connections that are kept; raise LabError when a request fails.
 
-    Every 2 s the connections are new ones: which worker gets one is chance, and one may get them all.
+    New connections are opened every 2 s, because the kernel assigns connections by chance and one worker may get all.
     """
     runs = [_once(url, bodies, key) for _ in range(0, seconds, RUN_SECONDS)]
     return Figures(
@@ -52,8 +52,8 @@ def _once(url: str, bodies: Path, key: str) -> Figures:
     process = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     match = _FIGURES.search(process.stdout)
     if process.returncode or not match:
-        output = (process.stderr or process.stdout).strip()[-500:] or "and said nothing"
-        raise LabError(f"wrk ended with status {process.returncode}: {output}", "run it again; another wrk should work")
+        output = (process.stderr or process.stdout).strip()[-500:] or "no output"
+        raise LabError(f"wrk ended with status {process.returncode}: {output}", "run it again, or install another wrk")
     requests, micros, cut, unsent, refused, late, p50, p99 = map(int, match[1].split())
     if cut or unsent or refused or late or not requests:
         raise LabError(

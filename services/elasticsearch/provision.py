@@ -1,10 +1,11 @@
-"""Set Elasticsearch and Kibana up for the lab. To run it again changes nothing.
+"""Set Elasticsearch and Kibana up for the lab. A second run changes nothing.
 
     python provision.py elasticsearch    # passwords, roles, users, lifecycle, templates, data streams
     python provision.py kibana           # data views and dashboards
 
-It writes the JSON files beside it and those in ../kibana/objects. To change a dashboard, change it in Kibana, export
-it with its references over the file, and commit. A changed mapping is used from a data stream's next backing index on.
+The script sends the JSON files in its folder and in ../kibana/objects. To change a dashboard, change it in Kibana,
+export it with its references over the file, and commit. A changed mapping takes effect with a data stream's next
+backing index.
 Addresses, passwords and SETUP_SECONDS, the limit on all waiting, come from the environment.
 """
 
@@ -29,18 +30,18 @@ ANSWER_SECONDS = 30.0
 PAUSE_SECONDS = 2.0
 # Elasticsearch also refuses the right password until its security index is up, some time after its start.
 REFUSED_SECONDS = 30.0
-# The server is busy or not up, or a proxy before it says so.
+# The server is busy or not up, or a proxy in front of it gives such a status.
 NOT_NOW = (429, 502, 503, 504)
-# Every status but success, for the questions that a server answers with success once it is up.
+# Every status but success. It is used for requests that succeed as soon as the server is up.
 UNREADY = range(300, 600)
 
 
 class ProvisionError(Exception):
-    """What went wrong and what to do about it, for the person who started this."""
+    """A fault. The message states the fault and the remedy for the person who started the script."""
 
 
 class Retries(urllib3.Retry):
-    """Ask again until `deadline` (time.monotonic), with a pause in between; a refused password for REFUSED_SECONDS."""
+    """Retry until `deadline` (time.monotonic), with pauses; after a refused password only for REFUSED_SECONDS."""
 
     def __init__(self, *, deadline: float, **options: Any) -> None:
         super().__init__(**options)
@@ -59,7 +60,7 @@ class Server:
 
     def __init__(self, name: str, url: str, user: str, password: str, deadline: float) -> None:
         self.name, self.url, self.user, self.deadline = name, url.rstrip("/"), user, deadline
-        self._pool = urllib3.PoolManager()  # it uses no proxy of the environment, which is not for the lab's network
+        self._pool = urllib3.PoolManager()  # no proxy, which could not reach the lab's network
         self._sign_in = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
     def ask(
@@ -122,7 +123,7 @@ class Server:
 
 
 def set_up_elasticsearch(server: Server) -> None:
-    """Put the users, roles, lifecycle, templates and data streams there; raise ProvisionError."""
+    """Create the users, roles, lifecycle, templates and data streams; raise ProvisionError."""
     health = "/_cluster/health?wait_for_status=yellow&timeout=5s"
     server.ask("GET", health, again=UNREADY)
     server.put("/_security/user/kibana_system/_password", {"password": secret("KIBANA_PASSWORD")})
@@ -143,7 +144,7 @@ def set_up_elasticsearch(server: Server) -> None:
 
 
 def set_up_kibana(server: Server) -> None:
-    """Import data views and dashboards over those of the same id; raise ProvisionError."""
+    """Import data views and dashboards, and replace those with the same id; raise ProvisionError."""
     # Kibana answers 503 until it can serve, then 200, even when a plugin is degraded.
     server.ask("GET", "/api/status", again=UNREADY)
     objects = b"".join(path.read_bytes().rstrip(b"\n") + b"\n" for path in sorted(OBJECTS.glob("*.ndjson")))
@@ -186,7 +187,7 @@ def _wait_for_template(server: Server, path: str, name: str) -> None:
 
 
 def _create_data_stream(server: Server, name: str) -> None:
-    """Make it, so that a dashboard finds its fields before the first event comes; one that is there stays."""
+    """Create a data stream if it is missing, so that a dashboard finds its fields before the first event."""
     status, answer = server.ask("PUT", f"/_data_stream/{name}")
     exists = isinstance(answer, dict) and "resource_already_exists_exception" in json.dumps(answer.get("error"))
     if status != 200 and not exists:
@@ -202,7 +203,7 @@ def _value(text: bytes) -> Any:
 
 
 def _reason(answer: Any) -> str:
-    """What an answer says for itself, short enough to read."""
+    """The reason in an answer, cut to a readable length."""
     if isinstance(answer, dict) and isinstance(answer.get("error"), dict):
         answer = answer["error"].get("reason", answer["error"])
     return (answer if isinstance(answer, str) else json.dumps(answer))[:600]

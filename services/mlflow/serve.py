@@ -1,10 +1,11 @@
 """MLflow's tracking server in one process: python services/mlflow/serve.py HOST:PORT.
 
 `mlflow server` imports all of MLflow to make the database and to set the variables that supervisord.conf and
-compose.yaml set here, then starts a child that imports it again: twice the start-up, and 250 MB for nothing. This does
-the same steps once. It creates the tables before it opens the port, so that they exist for the first request.
+compose.yaml set here, then starts a child that imports MLflow again. This takes twice the start-up time and 250 MB
+more. This script does the same steps once. It creates the tables before it opens the port, so that they exist for the
+first request.
 
-The guard is there because MLflow accepts requests from a page on any port of this machine.
+The guard is needed because MLflow accepts requests from a page on any port of this machine.
 """
 
 import os

@@ -1,1 +1,1 @@
-"""The servers that are no product to start by a command: each as its own documentation would write it."""
+"""The servers that need an app to run. Each app is written as in the documentation of its framework."""

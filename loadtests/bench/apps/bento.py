@@ -1,4 +1,4 @@
-"""BentoML as its documentation has it: a service class with a typed method."""
+"""BentoML as in its documentation: a service class with a typed method."""
 
 import bentoml
 import numpy as np

@@ -1,4 +1,4 @@
-"""Flask and nothing else: what a request costs before anything is done."""
+"""Flask with an empty handler, to measure the cost of a request without any work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from api.server import Server
 
 def create_app() -> Flask:
     app = Flask(__name__, static_folder=None)
-    app.extensions["gate"] = lambda _environ: ""  # nobody is refused
+    app.extensions["gate"] = lambda _environ: ""  # this app refuses no request
     app.extensions["close"] = lambda: None
 
     @app.post("/predict")
@@ -25,7 +25,7 @@ server = Server(create_app)
 
 
 class Bare:
-    """Not even Flask: the server alone."""
+    """A handler without Flask, to measure the server alone."""
 
     async def __rsgi__(self, _scope: Any, protocol: Any) -> None:
         await protocol()

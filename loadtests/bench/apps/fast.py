@@ -1,6 +1,6 @@
-"""FastAPI as its own tutorial has it: a pydantic model for the body, a plain `def` for work that blocks."""
+"""FastAPI as in its own tutorial: a pydantic model for the body, and a plain `def` for work that blocks."""
 
-# FastAPI needs the class itself, hence no `from __future__ import annotations` here.
+# This file has no `from __future__ import annotations`, because FastAPI needs the class itself.
 import numpy as np
 from fastapi import FastAPI
 from pydantic import create_model

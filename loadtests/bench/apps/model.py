@@ -1,4 +1,4 @@
-"""What the scikit-learn servers share: the fitted pipeline. Run by the interpreter of .venv-bench."""
+"""Load the fitted pipeline for the scikit-learn servers, which run in the environment .venv-bench."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Put on PYTHONPATH, this lets asyncio send small answers at once.
+"""Let asyncio send small answers at once. Python imports this module when its folder is on PYTHONPATH.
 
-uvicorn with several workers hands asyncio a socket for which it leaves Nagle's algorithm on (the socket's protocol
-is 0, and asyncio looks for IPPROTO_TCP). Head and body of an answer are two writes, so that the body waits for the
-client's delayed acknowledgement, 40 ms on Linux: a figure about TCP and not about the server's work.
+uvicorn with several workers gives asyncio a socket on which asyncio leaves Nagle's algorithm on: the socket's protocol
+is 0, and asyncio looks for IPPROTO_TCP. Head and body of an answer are two writes, so the body waits for the client's
+delayed acknowledgement, 40 ms on Linux. The wait is caused by TCP and not by the server's work.
 """
 
 from __future__ import annotations
