@@ -32,13 +32,16 @@ settings.load_profile("lab")
 
 
 class Scheduling(LoadScopeScheduling):
-    """pytest-xdist's distribution: one process runs all tests that need a lab, in their order.
+    """pytest-xdist's distribution: the tests of one lab run in one process, in their order.
 
-    The option `--dist loadgroup` would do the same, but pytest-xdist 3.8 ignores its marks under pytest 9.2.
+    There are two labs, one as processes and one in containers. The option `--dist loadgroup` would do the same, but
+    pytest-xdist 3.8 ignores its marks under pytest 9.2.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return nodeid if nodeid.startswith("tests/unit/") else "lab"
+        if nodeid.startswith("tests/unit/"):
+            return nodeid
+        return "containers" if nodeid.startswith("tests/docker/") else "processes"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
