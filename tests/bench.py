@@ -1,7 +1,7 @@
-"""`make bench`: what `make up` and the pipeline take, in a fresh clone on free ports, as a Markdown table.
+"""`make bench` measures `make up` and the pipeline in a fresh clone on free ports, and prints a Markdown table.
 
-Nothing is asserted: a figure depends on the machine. So that one can judge it, the table also says how
-much of a core a busy loop got in between, and what scikit-learn alone takes for the same fits in the same run.
+The program asserts nothing, because a figure depends on the machine. To help judge the figures, the table also gives
+the share of a core that a busy loop got in between, and the time of scikit-learn alone for the same fits.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def measure(lab: Lab, runs: int) -> list[list[str]]:
-    """The rows of the table: quantity, target, measured value."""
+    """Return the rows of the table, each with its name, target and measurement."""
     cores = [core_share()]
     fresh = seconds(lab, "up")
     memory = resident(lab)
@@ -92,7 +92,7 @@ def measure(lab: Lab, runs: int) -> list[list[str]]:
 
 
 def clone_lab(root: Path) -> Lab:
-    """A clone of the last commit, with ports of its own."""
+    """Clone the last commit, and give the clone ports of its own."""
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(root)], check=True, timeout=120)
     ours = {NAMES, *(setting.name for setting in SETTINGS)}
     ports_in_use: set[int] = set()
@@ -131,13 +131,13 @@ def timed(lab: Lab, *words: str) -> float:
 
 
 def resident(lab: Lab) -> tuple[int, int]:
-    """Bytes of all the lab's processes: proportional set size, resident set size."""
+    """Return the proportional and the resident set size of all the lab's processes, in bytes."""
     processes: list[psutil.Process] = own_processes(lab)
     return sum(p.memory_full_info().pss for p in processes), sum(p.memory_info().rss for p in processes)
 
 
 def core_share(spin: float = 3.0) -> float:
-    """The share of `spin` seconds in which a busy loop ran: without the pauses of over a millisecond.
+    """Return the share of `spin` seconds in which a busy loop ran, without its pauses of over a millisecond.
 
     A virtual machine's pauses do not show in the process's own processor time.
     """

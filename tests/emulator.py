@@ -1,4 +1,4 @@
-"""The stand-in AWS as a process of its own, started as supervisord starts it."""
+"""Helpers that start the AWS stand-in as a separate process, as supervisord starts it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.lab.conftest import eventually
 
 @dataclass(frozen=True)
 class Emulator:
-    """The port of a stand-in, and root's key; the secrets are drawn as `make up` draws them."""
+    """The port of an AWS stand-in and root's key, which is drawn at random as `make up` draws it."""
 
     port: int
     key_id: str = field(default_factory=lambda: secrets.token_hex(20))
@@ -36,7 +36,7 @@ class Emulator:
         return f"http://127.0.0.1:{self.port}"
 
     def client(self, service: str, key_id: str = "", secret: str = "", token: str | None = None, **more: Any) -> Any:
-        """A client of boto3, with root's key unless another is given."""
+        """Return a boto3 client with root's key, unless another key is given."""
         return boto3.client(
             service,
             endpoint_url=self.url,
@@ -55,7 +55,7 @@ class Emulator:
 
 
 def environment(emulator: Emulator, folder: Path) -> dict[str, str]:
-    """The variables that supervisord sets for the stand-in."""
+    """Return the environment that supervisord sets for the AWS stand-in."""
     return {
         "PATH": os.environ["PATH"],
         "AWS_ACCESS_KEY_ID": emulator.key_id,
@@ -87,7 +87,7 @@ def running(folder: Path) -> Iterator[Emulator]:
 
 @contextlib.contextmanager
 def serving(content: bytes, kind: str = "text/plain") -> Iterator[tuple[int, list[str]]]:
-    """A server that answers everything with `content`: its port, and the requested paths."""
+    """Run a server that answers every request with `content`, and give its port and the requested paths."""
     requests: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -111,7 +111,7 @@ def serving(content: bytes, kind: str = "text/plain") -> Iterator[tuple[int, lis
 
 
 def balance(emulator: Emulator, port: int) -> str:
-    """Make a load balancer called `front` before that port; return its host name."""
+    """Create a load balancer called `front` for that port, and return its host name."""
     elb = emulator.client("elbv2")
     balancer = elb.create_load_balancer(Name="front", Subnets=["subnet-1"])["LoadBalancers"][0]
     group = elb.create_target_group(Name="g", Protocol="HTTP", Port=port, TargetType="ip", VpcId="vpc-00000001")

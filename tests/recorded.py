@@ -1,4 +1,4 @@
-"""Read the events of a folder under their names in the files."""
+"""A helper that reads events with their field names in the files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lab.event_reader import Reader
 
 
 def written(folder: Path) -> list[dict[str, Any]]:
-    """Every event of the folder by its names on disk; each line must be an event."""
+    """Return every event of the folder with its field names on disk; each line must be an event."""
     reader = Reader(folder)
     records = [msgspec.to_builtins(event) for event in reader]
     assert (reader.broken, reader.unknown) == (0, 0)

@@ -1,4 +1,4 @@
-"""A page on another port of this machine, in a real browser, cannot use the stand-in AWS."""
+"""Test that a page on another port of this machine, in a real browser, gets nothing from the AWS stand-in."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ onload = async () => {
 
 
 def test_a_page_on_another_port_gets_nowhere(browser, tmp_path):  # noqa: F811
-    """With fetch, forms, images and websockets the page creates no user, resets nothing and reads nothing."""
+    """By fetch, form, image or WebSocket, a page on another port creates no user, resets nothing and reads nothing."""
     from selenium.webdriver.support.ui import WebDriverWait
 
     with running(tmp_path) as aws, serving(b"task") as (port, requests):

@@ -1,4 +1,4 @@
-"""The dashboard in a real browser."""
+"""Test of the dashboard in a real browser."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _text(driver) -> str:
 
 
 def test_moving_the_sliders_changes_the_answer(lab, browser):
-    """All nine sliders low give benign, all high give malignant, and the page shows the version that answered."""
+    """With nine low sliders the answer is benign, with nine high ones malignant, and the page shows the version."""
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
 
@@ -74,7 +74,7 @@ def test_moving_the_sliders_changes_the_answer(lab, browser):
 
 
 def keep(driver, name: str) -> None:
-    """Save a screenshot to the folder in SCREENSHOTS, if that is set."""
+    """Save a screenshot in the folder that the variable SCREENSHOTS names, if it is set."""
     if folder := os.environ.get("SCREENSHOTS"):
         Path(folder).mkdir(parents=True, exist_ok=True)
         driver.save_screenshot(str(Path(folder) / name))

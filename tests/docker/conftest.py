@@ -1,4 +1,4 @@
-"""The lab in containers, without its Elastic part, on a real engine. Stand-ins replace images that cannot be pulled."""
+"""Fixtures that run the lab without Elastic in containers; stand-ins replace the images that cannot be pulled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STAND_INS = os.pathsep.join(("compose.yaml", "tests/docker/stand-ins.yaml"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests that need an engine where there is none; keep the written order of the tests of both engines."""
+    """Skip container tests if there is no engine, and run the tests of both engines in the order of their source."""
     places = [place for place, item in enumerate(items) if item.path.name == "test_both.py"]
     order = sorted((items[place] for place in places), key=_written)
     for place, item in zip(places, order, strict=True):
@@ -34,21 +34,21 @@ def _written(item: pytest.Item) -> tuple[str, int]:
 
 
 def docker(*words: str, seconds: int = 120) -> str:
-    """The output of `docker …`, which must succeed."""
+    """Run `docker …`, which must succeed, and return its output."""
     process = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=seconds)
     assert process.returncode == 0, process.stderr
     return process.stdout.strip()
 
 
 def ours(kind: str) -> set[str]:
-    """The containers, volumes or networks of the tests' project."""
+    """Return the ids of the containers, volumes or networks of the tests' project."""
     more = ["--all"] if kind == "container" else []
     label = f"label=com.docker.compose.project={PROJECT}"
     return set(docker(kind, "ls", *more, "--quiet", "--filter", label).split())
 
 
 def inspect(service: str) -> dict:
-    """The engine's description of the container of a service."""
+    """Return the engine's description of a service's container."""
     labels = [f"label=com.docker.compose.{key}={value}" for key, value in (("project", PROJECT), ("service", service))]
     ids = docker("ps", "--all", "--quiet", *(word for label in labels for word in ("--filter", label))).split()
     assert len(ids) == 1, (service, ids)
@@ -63,7 +63,7 @@ def in_containers(root, **env: str) -> Lab:
 
 @pytest.fixture(scope="session")
 def boxed(tmp_path_factory) -> Iterator[Lab]:
-    """A lab that is up in containers and serves its champion."""
+    """Bring up a lab in containers that serves its champion."""
     instance = in_containers(tmp_path_factory.mktemp("boxed"))
     try:
         bring_up(instance)
@@ -74,5 +74,5 @@ def boxed(tmp_path_factory) -> Iterator[Lab]:
 
 @pytest.fixture(scope="session")
 def lab(boxed: Lab) -> Lab:
-    """For the tests that both engines have: test_both.py."""
+    """Give the lab in containers to the tests that both engines share (test_both.py)."""
     return boxed

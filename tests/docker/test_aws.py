@@ -1,4 +1,4 @@
-"""The stand-in AWS on a real engine: a registry with a password, confined tasks, and a state that is saved."""
+"""Tests of the AWS stand-in on a real engine: a registry with a password, confined tasks and persistent state."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BASE = "python:3.13-slim"
 
 
 def docker(*words: str, seconds: float = 60, check: bool = True, **env: str) -> str:
-    """The output of docker, within a time limit."""
+    """Run docker with a time limit, and return its output."""
     process = run("docker", *words, seconds=seconds, **env)
     assert not check or process.returncode == 0, f"docker {' '.join(words)}: {process.stderr}"
     return process.stdout.strip()
@@ -41,7 +41,7 @@ def run(*words: str, seconds: float = 60, text: str = "", **env: str) -> subproc
 
 
 def until(true: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-    """The first true value of a condition; a service that is not up yet raises LabError."""
+    """Poll until an answer is true, and return it; a LabError means that the service is not there yet."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -64,7 +64,7 @@ def missing() -> str:
 
 @dataclass(frozen=True)
 class Aws(Emulator):
-    """The container of the stand-in. Its network, its volume and its image have the same `name`."""
+    """The stand-in's container; its network, its volume and its image have the same `name`."""
 
     name: str = ""
 
@@ -72,12 +72,12 @@ class Aws(Emulator):
         until(lambda: http.request("GET", f"{self.url}/_ministack/health", timeout=2), "the stand-in answers")
 
     def tasks(self) -> list[str]:
-        """The containers of the stand-in's tasks, by id."""
+        """Return the ids of the containers of the stand-in's tasks."""
         label = f"label=ministack.instance={self.name}:4566"
         return docker("ps", "--all", "--quiet", "--no-trunc", "--filter", label).split()
 
     def ended(self, **definition: Any) -> str:
-        """The reason for which a task with this definition stopped."""
+        """Run a task with this definition, and return the reason why it stopped."""
         ecs = self.client("ecs")
         ecs.create_cluster(clusterName="lab")
         family = f"task-{secrets.token_hex(4)}"
@@ -136,7 +136,7 @@ def aws() -> Iterator[Aws]:
 
 @pytest.fixture(scope="module")
 def signed_in(aws: Aws, tmp_path_factory) -> str:
-    """A Docker configuration folder that is signed in to the registry with root's key, as in localstack/README.md."""
+    """Sign in to the registry with root's key, as in localstack/README.md, and return Docker's configuration folder."""
     folder = str(tmp_path_factory.mktemp("docker"))
     words = ["docker", "login", "--username", aws.key_id, "--password-stdin", f"127.0.0.1:{aws.port}"]
     process = run(*words, text=aws.secret, DOCKER_CONFIG=folder)
@@ -146,7 +146,7 @@ def signed_in(aws: Aws, tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def image(aws: Aws, signed_in: str) -> str:
-    """An image in the stand-in's registry; no other registry has one of that name."""
+    """Push an image to the stand-in's registry, and remove the local image of that name."""
     aws.client("ecr").create_repository(repositoryName="sleeper")
     name = f"127.0.0.1:{aws.port}/sleeper:1"
     docker("tag", BASE, name)
@@ -157,7 +157,7 @@ def image(aws: Aws, signed_in: str) -> str:
 
 @pytest.fixture(scope="module")
 def task(aws: Aws, image: str) -> str:
-    """The ARN of a running task."""
+    """Start a task, wait until it runs, and return its ARN."""
     ecs = aws.client("ecs")
     ecs.create_cluster(clusterName="lab")
     ecs.register_task_definition(
@@ -179,20 +179,20 @@ def task(aws: Aws, image: str) -> str:
 
 
 def test_the_registry_holds_what_was_pushed(aws, image):
-    """A pushed image is in the registry under its tag, and ECR lists it."""
+    """ECR lists a pushed image under its tag."""
     (identifier,) = aws.client("ecr").list_images(repositoryName="sleeper")["imageIds"]
     assert identifier["imageTag"] == "1"
 
 
 def test_a_repository_must_exist(aws, signed_in):
-    """A push to a repository that does not exist fails, as on AWS."""
+    """A push to an unknown repository fails and does not create the repository, as on AWS."""
     name = f"127.0.0.1:{aws.port}/unknown:1"
     docker("tag", BASE, name)
     assert run("docker", "push", name, DOCKER_CONFIG=signed_in).returncode != 0
 
 
 def test_the_registry_gives_and_takes_nothing_without_a_password(aws, image, tmp_path):
-    """Push and pull need root's password or a token of ECR, as on AWS; another password is refused."""
+    """Push and pull need a sign-in, which fails with another password and works with a token of ECR, as on AWS."""
     docker("tag", BASE, f"127.0.0.1:{aws.port}/sleeper:2")
     for verb, tag in (("push", "2"), ("pull", "1")):
         process = run("docker", verb, f"127.0.0.1:{aws.port}/sleeper:{tag}", DOCKER_CONFIG=str(tmp_path))
@@ -207,7 +207,7 @@ def test_the_registry_gives_and_takes_nothing_without_a_password(aws, image, tmp
 
 
 def test_a_task_is_a_container_on_the_network(aws, task):
-    """A task is pulled from the registry and runs on the stand-in's own network."""
+    """A task is a container of an image from the registry, on the stand-in's own network."""
     (container,) = aws.tasks()
     assert docker("inspect", "--format", "{{.State.Status}}", container) == "running"
     label = '{{index .Config.Labels "com.amazonaws.ecs.task-arn"}}'
@@ -219,7 +219,7 @@ def test_a_task_is_a_container_on_the_network(aws, task):
 
 
 def test_a_task_is_confined(aws, task):
-    """A task has the same limits as every container of the lab."""
+    """A task has the same restrictions as every container of the lab."""
     host = json.loads(docker("inspect", aws.tasks()[0]))[0]["HostConfig"]
     assert (host["CapDrop"], host["SecurityOpt"]) == (["ALL"], ["no-new-privileges:true"])
     assert (host["Privileged"], host["Binds"], host["PidMode"]) == (False, None, "")
@@ -229,7 +229,7 @@ def test_a_task_is_confined(aws, task):
 
 
 def test_a_task_reaches_the_stand_in_as_anybody_does(aws, task):
-    """A task reaches the stand-in at the address in its environment, and gets only the health check without a key."""
+    """A task finds the stand-in by its environment, and without a key gets the health check but no role's keys."""
     script = """
 import os, urllib.error, urllib.request
 base = os.environ["AWS_ENDPOINT_URL"]
@@ -269,7 +269,7 @@ CAPABLE = {"linuxParameters": {"capabilities": {"add": ["SYS_ADMIN"]}}}
     ],
 )
 def test_a_task_that_wants_the_machine_does_not_run(aws, image, definition, container, reason):
-    """A task that asks for privileges stops with the reason and leaves no container."""
+    """A task that asks for access to the machine stops with the reason and leaves no container."""
     before = set(aws.tasks())
     containers = [{"name": "c", "image": image, "command": ["sleep", "900"], **container}]
     assert reason in aws.ended(containerDefinitions=containers, **definition)
@@ -277,7 +277,7 @@ def test_a_task_that_wants_the_machine_does_not_run(aws, image, definition, cont
 
 
 def test_an_instance_of_ec2_is_no_container(aws, image):
-    """MiniStack would start a registered image as an EC2 instance; the engine starts only tasks of ECS."""
+    """The stand-in starts containers only for ECS tasks, although MiniStack would start one for an EC2 instance."""
     ec2, before = aws.client("ec2"), docker("ps", "--all", "--quiet").split()
     ami = ec2.register_image(Name="box", ImageLocation=image)["ImageId"]
     with pytest.raises(ClientError, match="the tasks of ECS only"):
@@ -286,7 +286,7 @@ def test_an_instance_of_ec2_is_no_container(aws, image):
 
 
 def test_a_service_pulls_with_the_password_and_is_reached_through_the_load_balancer(aws, image):
-    """The load balancer's name leads to the task without a key, and refuses a foreign origin."""
+    """A service pulls with the password, and its load balancer needs no key but refuses a page's foreign origin."""
     docker("rmi", image, check=False)
     ecs, elb = aws.client("ecs"), aws.client("elbv2")
     command = ["python3", "-m", "http.server", "8000", "--directory", "/usr/local"]
@@ -327,7 +327,7 @@ def test_a_service_pulls_with_the_password_and_is_reached_through_the_load_balan
 
 
 def test_a_published_port_is_on_127_0_0_1(aws, image):
-    """A task's port is published on 127.0.0.1, although MiniStack asks for every address."""
+    """A task's published port is on 127.0.0.1 only, although MiniStack would publish it on every address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -358,7 +358,7 @@ def test_a_stopped_task_is_gone(aws, task):
 
 
 def test_state_outlives_a_graceful_stop(aws, image, signed_in):
-    """After a graceful stop and a start, repository, image and task definition exist, and the image can be pulled."""
+    """After a graceful stop and a start the repository, the image, the task definition and the bucket are there."""
     aws.client("s3").create_bucket(Bucket="kept")
     docker("stop", "--time", "60", aws.name, seconds=90)
     assert docker("inspect", "--format", "{{.State.ExitCode}}", aws.name) == "0"

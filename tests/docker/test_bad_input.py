@@ -1,4 +1,4 @@
-"""A fault is reported once, with a remedy, before any container is started."""
+"""Tests that `make up` reports a fault once, with a remedy, before it starts any container."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.docker.conftest import in_containers
 
 @pytest.fixture
 def clone(tmp_path):
-    """A clone whose lab was never up, under the project name of the other tests."""
+    """Make a clone whose lab was never up, under a Compose project of its own."""
     instance = in_containers(tmp_path, COMPOSE_PROJECT_NAME="lab-test-bad")
     yield instance
     instance.run("docker", "compose", "down", "--volumes", seconds=120)
@@ -31,7 +31,7 @@ def refused(clone, **env: str) -> str:
 
 
 def test_a_port_in_use(clone):
-    """The message names the setting and another port."""
+    """The error about a port in use names the setting and the command that sets another port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -42,7 +42,7 @@ def test_a_port_in_use(clone):
 
 
 def test_an_image_that_cannot_be_pulled(clone):
-    """The message names the image and the setting."""
+    """The error about an image that cannot be pulled names the image and the setting."""
     output = refused(
         clone, S3_IMAGE="127.0.0.1:9/no/such:1", COMPOSE_FILE="compose.yaml", POSTGRES_IMAGE="debian:trixie-slim"
     )
@@ -52,7 +52,7 @@ def test_an_image_that_cannot_be_pulled(clone):
 
 
 def test_a_secret_that_is_not_set(clone):
-    """Compose by hand says how to get a secret that is not set."""
+    """Compose, when it is run by hand without a secret, says that `make up` creates the secret."""
     words = ("docker", "compose", "--env-file", ".env.example", "config", "--quiet")
     process = clone.run(*words, MODEL_NAME="any")
     assert process.returncode != 0
@@ -60,7 +60,7 @@ def test_a_secret_that_is_not_set(clone):
 
 
 def test_a_volume_of_another_version(clone):
-    """PostgreSQL cannot read files of another major version; `make up` reports that before it starts."""
+    """`make up` refuses a volume of another major version before PostgreSQL starts, which cannot read it."""
     (clone.root / ".lab").mkdir()
     (clone.root / ".lab" / "images.json").write_text('{"POSTGRES_IMAGE": "postgres:16.2"}')
     output = refused(clone)
@@ -69,7 +69,7 @@ def test_a_volume_of_another_version(clone):
 
 
 def test_the_other_engines_state(clone):
-    """A lab stays with the engine of its models until it is reset, and a refusal changes nothing."""
+    """`make up` refuses another engine than the one that has the lab's models, and the refusal changes nothing."""
     (clone.root / ".lab").mkdir()
     (clone.root / ".lab" / "engine").write_text("embedded")
     assert "make up ENGINE=embedded" in refused(clone)
@@ -77,7 +77,7 @@ def test_the_other_engines_state(clone):
 
 
 def test_a_fault_in_params_does_not_keep_it_from_stopping(clone):
-    """`make down` and `make status` need no params.yaml."""
+    """`make down` and `make status` work when params.yaml is invalid."""
     (clone.root / ".lab").mkdir()
     (clone.root / ".lab" / "engine").write_text("docker")
     clone.run(sys.executable, "-c", "from lab import settings as s; s.remember(s.draw(s.load()))")
@@ -88,7 +88,7 @@ def test_a_fault_in_params_does_not_keep_it_from_stopping(clone):
 
 @pytest.mark.parametrize("line", ["API_WORKERS=abc", "START_SECONDS=soon", "EVENTS_MB=-1"])
 def test_a_fault_in_env_does_not_keep_it_from_stopping(clone, line):
-    """With a wrong line in `.env`, `make down` works, and `make up` names the setting."""
+    """With an invalid line in `.env`, `make down` works, and `make up` names the setting."""
     (clone.root / ".lab").mkdir()
     (clone.root / ".lab" / "engine").write_text("docker")
     clone.run(sys.executable, "-c", "from lab import settings as s; s.remember(s.draw(s.load()))")

@@ -1,4 +1,4 @@
-"""The tests of the embedded lab that do not depend on processes; containers must pass them, too."""
+"""These tests of the lab of processes do not depend on processes, so that they also run on containers."""
 
 # ruff: noqa: F401
 

@@ -1,4 +1,4 @@
-"""The lab in containers does the same as the lab as processes."""
+"""Tests that the lab in containers does the same as the lab of processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAMES = sorted(service.name for service in CONTAINERS)
 
 
 def recorded(lab) -> set[str]:
-    """The ids of all events in the volume that the API writes to."""
+    """Return the ids of all events in the volume that the API writes to."""
     process = lab.run("docker", "compose", "exec", "-T", "api", "sh", "-c", "cat /data/events/*.ndjson")
     assert process.returncode == 0, process.stderr
     return {msgspec.json.decode(line)["event.id"] for line in process.stdout.splitlines()}
@@ -40,14 +40,14 @@ def well(lab) -> bool:
 
 
 def test_compose_finds_nothing_to_say(boxed):
-    """`docker compose config` reports nothing, also by hand, with .env.example and .env."""
+    """`docker compose config` gives no error or warning when it is run by hand with .env.example and .env."""
     files = ["--env-file", ".env.example", "--env-file", ".env", "--profile", "*"]
     process = boxed.run("docker", "compose", *files, "config", "--quiet", MODEL_NAME="x")
     assert (process.returncode, process.stdout + process.stderr) == (0, "")
 
 
 def test_the_first_pipeline_ran_in_the_trainers_container(boxed):
-    """The champion is served at the usual addresses, and the clone's files belong to its owner."""
+    """The first pipeline's champion is served at the usual addresses, and the clone's files belong to its owner."""
     output = (boxed.root / "up.log").read_text()
     assert "champion: breast-cancer-wisconsin version 1" in output
     assert re.search(r"API +http://127\.0\.0\.1:\d+ +up, version 1 ", output)
@@ -59,7 +59,7 @@ def test_the_first_pipeline_ran_in_the_trainers_container(boxed):
 
 
 def test_every_container_is_confined(boxed):
-    """The engine shows each container with the limits of compose.yaml."""
+    """The engine reports the restrictions of compose.yaml for every container."""
     for name in NAMES:
         container = inspect(name)
         host = container["HostConfig"]
@@ -74,7 +74,7 @@ def test_every_container_is_confined(boxed):
 
 
 def test_what_is_answered_is_on_record(boxed):
-    """Answers are recorded in files that only the API and Filebeat's group can read."""
+    """A prediction is recorded in files that only their owner and Filebeat's group may read."""
     status, answer = boxed.api("POST", "/predict", BENIGN)
     assert status == 200
     assert answer["id"] in recorded(boxed)
@@ -85,7 +85,7 @@ def test_what_is_answered_is_on_record(boxed):
 
 @pytest.mark.parametrize("name", [*NAMES, "postgres"])
 def test_what_is_killed_comes_back(boxed, name):
-    """A service whose first process is killed from outside Docker comes back, and predictions go on."""
+    """A container restarts after a kill of its first process (`docker kill` would stop it), and predictions go on."""
     before = inspect(name)["State"]
     with Load(int(boxed.env["API_PORT"]), clients=1) as load:
         try:
@@ -99,7 +99,7 @@ def test_what_is_killed_comes_back(boxed, name):
 
 
 def test_a_second_training_is_followed(boxed):
-    """`make train` with another metric decides again about the same candidates and registers nothing twice."""
+    """`make train` with another metric decides again among the same candidates and registers nothing twice."""
     process = boxed.run(sys.executable, "-m", "launcher", "train", "--metric", "recall")
     assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-1000:]
     assert "recall" in process.stdout
@@ -107,14 +107,14 @@ def test_a_second_training_is_followed(boxed):
 
 
 def test_a_version_is_reproduced_where_it_was_trained(boxed):
-    """`make reproduce` rebuilds a version in the trainer's container from its commit."""
+    """`make reproduce` rebuilds a version from its commit in the trainer's container, with the same results."""
     process = boxed.run(sys.executable, "-m", "launcher", "reproduce", "--version", "1")
     assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-1000:]
     assert [line.split()[1] for line in process.stdout.splitlines() if not line.startswith("note")] == ["same"] * 4
 
 
 def test_locust_and_dask_on_their_profiles(boxed):
-    """Locust's page loads the API, and the trainer's search runs on the Dask cluster."""
+    """With their profiles, Locust's page loads the API, and the trainer's search runs on the Dask cluster."""
     profiles = {"COMPOSE_PROFILES": "locust,dask"}
     try:
         process = boxed.run(sys.executable, "-m", "launcher", "up", **profiles)
@@ -147,14 +147,14 @@ def _stats(page: str) -> dict:
 
 
 def _settings(lab) -> list[str]:
-    """The variables that Compose by hand needs besides .env."""
+    """Return the settings that Compose needs besides .env when it is run by hand."""
     lines = (lab.root / ".env.example").read_text().splitlines()
     known = [line for line in lines if re.match(r"[A-Z_0-9]+=", line) and line.partition("=")[0] not in lab.env]
     return [*known, "MODEL_NAME=breast-cancer-wisconsin", f"LAB_UID={os.getuid()}", f"LAB_GID={os.getgid()}"]
 
 
 def test_a_released_image_has_its_champion_inside(boxed, tmp_path):
-    """An image that is built with a package serves it without the registry, on a read-only root."""
+    """An image built with a package serves that package without registry, writable root or kept state."""
     registry = Registry(boxed.url("MLFLOW_PORT"), "breast-cancer-wisconsin")
     card, model = registry.download(registry.version(1))
     for name, body in (("card.json", card), ("model.onnx", model), ("version", b"1")):
@@ -181,7 +181,7 @@ def _answers(lab) -> bool:
 
 
 def test_the_stand_in_aws_knows_no_secret_but_its_own(boxed):
-    """The stand-in AWS has only its own secrets, and shares no network with the lab."""
+    """The AWS stand-in has no secret but its own, and shares no network with the lab's other services."""
     env_values = dotenv_values(boxed.root / ".env")
     secrets = {setting.name: env_values[setting.name] for setting in SETTINGS if setting.secret}
     known = "\n".join(inspect("aws")["Config"]["Env"])
@@ -210,7 +210,7 @@ PORTS = {"api": 8000, "dashboard": 8501, "mlflow": 5000, "s3": 9000, "postgres":
 
 
 def test_a_task_reaches_no_service_of_the_lab(boxed):
-    """A task reaches the stand-in and no service of the lab, by address, by name or by a published port."""
+    """A task reaches no service of the lab by address, name or published port, except the AWS stand-in itself."""
     places, control = [], []
     for name, port in PORTS.items():
         for network in inspect(name)["NetworkSettings"]["Networks"].values():
@@ -252,7 +252,7 @@ def test_a_task_reaches_no_service_of_the_lab(boxed):
 
 
 def test_down_and_up_keep_everything(boxed):
-    """Models, events and data are kept, nothing is trained again, and tasks of the stand-in AWS are ended."""
+    """`down` and `up` keep models, events and data without new training, and `down` ends the AWS stand-in's tasks."""
     label = f"ministack.instance={PROJECT}-aws:4566"
     docker("run", "--detach", "--label", label, "--network", f"{PROJECT}_aws", f"lab/api:{PROJECT}", "sleep", "900")
     _, answer = boxed.api("POST", "/predict", BENIGN)
@@ -270,7 +270,7 @@ def test_down_and_up_keep_everything(boxed):
 
 
 def test_logs_and_changed_settings(boxed):
-    """`make logs` shows the log of a service, and a changed setting replaces only the containers that use it."""
+    """`make logs` shows one service's log, and a changed setting recreates only the containers that it concerns."""
     assert "0.0.0.0:8000" in boxed.run(sys.executable, "-m", "launcher", "logs", "api").stdout
     before = {name: inspect(name)["Id"] for name in NAMES}
     process = boxed.run(sys.executable, "-m", "launcher", "up", API_WORKERS="1")
@@ -289,7 +289,7 @@ def test_logs_and_changed_settings(boxed):
     ],
 )
 def test_what_cannot_work_stops_nothing_and_is_not_kept(boxed, name, value, message):
-    """The error comes first, the same containers go on, and `.env` is unchanged."""
+    """An unusable setting is refused first: the same containers keep running, and `.env` stays as it was."""
     bad_table(boxed)
     env_values, before = (boxed.root / ".env").read_bytes(), {each: inspect(each)["Id"] for each in NAMES}
     with socket.socket() as holder:
@@ -305,7 +305,7 @@ def test_what_cannot_work_stops_nothing_and_is_not_kept(boxed, name, value, mess
 
 
 def test_ports_change_hands(boxed):
-    """A port of one of the lab's containers can move to another one."""
+    """A port may pass from one of the lab's containers to another."""
     ports = {"API_PORT": boxed.env["DASHBOARD_PORT"], "DASHBOARD_PORT": boxed.env["API_PORT"]}
     process = boxed.run(sys.executable, "-m", "launcher", "up", **ports)
     assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-1000:]
@@ -315,7 +315,7 @@ def test_ports_change_hands(boxed):
 
 
 def test_each_container_has_its_own_secrets_only(boxed):
-    """The engine shows in each container its own secrets and none of another."""
+    """The environment of every container, as the engine reports it, has only that container's own secrets."""
     env_values = env_file.read(boxed.root / ".env")
     secrets = {each.name: env_values[each.name] for each in SETTINGS if each.secret}
     for name in (*NAMES, "postgres"):

@@ -1,4 +1,4 @@
-"""`make reset` in containers. tests/conftest.py runs this file last."""
+"""Test of `make reset` in containers, which tests/conftest.py runs last."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.docker.conftest import PROJECT, docker, ours
 
 
 def test_reset_leaves_nothing(boxed):
-    """After `make reset` no container, network, volume or image of the lab is left."""
+    """`make reset` leaves no container, network, volume, image or state folder of the lab."""
     assert ours("volume")
     assert docker("image", "ls", "--quiet", f"lab/*:{PROJECT}")
     process = boxed.run(sys.executable, "-m", "launcher", "reset", "--yes")

@@ -1,4 +1,4 @@
-"""Containers on the network of the stand-in for S3 reach S3 and no inner port."""
+"""Test that the other containers on the network of the S3 stand-in reach S3 and no service behind it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ for port in (9000, 9333, 9340, 8888, 23646, 19000, 19333, 19340, 18888, 33646):
 
 
 def test_containers_reach_s3_and_nothing_behind_it(lab):
-    """Master, volume server, filer, admin and gRPC demand a certificate."""
+    """Containers reach S3, while master, volume server, filer, admin and gRPC refuse them without a certificate."""
     output = docker("exec", inspect("dashboard")["Id"], "python", "-c", ASK).splitlines()
     answers = dict(line.split(" ", 1) for line in output)
     assert answers.pop("9000") == "200"

@@ -1,4 +1,4 @@
-"""An API process of its own, with the command that the lab uses, and clients that load it."""
+"""Fixtures that start a separate API process with the lab's own command, and clients that send it requests."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ BENIGN = {
 
 
 def eventually(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    """The value of the condition as soon as it is true, or its last value when the time is over."""
+    """Poll the condition until its value is true or the time is up, and return the last value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -57,7 +57,7 @@ class Api:
     process: subprocess.Popen[bytes]
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-        """Send one request on a connection of its own; return status and JSON, or bytes when the answer is not JSON."""
+        """Send one request on a new connection, and return the status and the body, decoded when it is JSON."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
             payload = json.dumps(body) if body is not None else None
@@ -67,14 +67,14 @@ class Api:
             return answer.status, json.loads(data) if "json" in answer.getheader("Content-Type", "") else data
 
     def ready(self) -> dict[str, Any]:
-        """The answer of /readyz when its status is 200, else an empty mapping."""
+        """Return the answer of /readyz when its status is 200, else an empty dictionary."""
         with contextlib.suppress(OSError, http.client.HTTPException):
             status, answer = self.ask("GET", "/readyz")
             return answer if status == 200 else {}
         return {}
 
     def all_ready(self, **headers: str) -> bool:
-        """Whether every worker serves a model. Each worker follows the champion by itself."""
+        """Return whether every worker serves a model, because each worker follows the champion separately."""
         if not self.ready():
             return False
         lines = self.ask("GET", "/metrics", **headers)[1].decode().splitlines()
@@ -100,7 +100,7 @@ class Api:
 
 @pytest.fixture
 def start_api(tmp_path) -> Iterator[Callable[..., Api]]:
-    """Start an API with these variables set; every API is stopped at the end."""
+    """Give a function that starts an API with the given variables, and kill every started API at the end."""
     started: list[Api] = []
     ports_in_use: set[int] = set()
 
@@ -143,7 +143,7 @@ def store(registry: Registry, run_id: str, folder: str, files: tuple[bytes, byte
 
 @pytest.fixture
 def serve_kept(start_api, tmp_path, package):  # noqa: F811
-    """Start an API that has a small model, and no registry."""
+    """Give a function that starts an API with a small kept model and without a registry."""
     card_values, onnx = package
     content = {"version": 7, "card": msgspec.json.encode(card_values), "model": onnx}
 
@@ -166,7 +166,7 @@ def _alive(api: Api) -> bool:
 
 
 def command(port: int) -> list[str]:
-    """The command of services/supervisord.conf."""
+    """Return the API's command from services/supervisord.conf."""
     config = configparser.RawConfigParser(inline_comment_prefixes=None)
     config.read(ROOT / "services" / "supervisord.conf")
     values = {

@@ -1,7 +1,7 @@
 """A process that moves the champion: `python -m tests.lab.moves MODEL SEED COUNT FATE`.
 
-It moves the champion `COUNT` times, each time from whatever version it finds. The fate `stop` or `kill` suspends or
-ends the process between the two writes of its third move. The settings come from the environment.
+The process moves the champion `COUNT` times, each time from the version that is champion then. The fate `stop` or
+`kill` suspends or ends the process between the two writes of its third move. The settings come from the environment.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FATES = {"stop": signal.SIGSTOP, "kill": signal.SIGKILL, "none": None}
 
 
 class Fateful(Ledger):
-    """A ledger whose process gets the signal `fate` between the write of an entry and the write of the alias."""
+    """A ledger that sends the signal `fate` to its process after the entry is written and before the alias is."""
 
     fate: signal.Signals | None = None
 

@@ -1,4 +1,4 @@
-"""A browser with a page of another program on this machine, and single HTTP requests."""
+"""Helpers that open another program's page in a browser on this machine, and that send single requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.browser.test_dashboard import browser  # noqa: F401
 
 
 def ask(port: str, method: str, path: str, body: str | None = None, **headers: str) -> tuple[int, bytes]:
-    """One request to a port of 127.0.0.1; underscores in the names of headers are dashes."""
+    """Send one request to a port of 127.0.0.1; underscores in header names become dashes."""
     line = http.client.HTTPConnection("127.0.0.1", int(port), timeout=30)
     with contextlib.closing(line):
         line.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
@@ -32,7 +32,7 @@ class Page:
     driver: Any
 
     def run(self, script: str, *arguments: Any) -> Any:
-        """The result of an asynchronous script, whose statements see `arguments`."""
+        """Run the statements as an asynchronous script that can read `arguments`, and return its result."""
         self.driver.get(self.url)
         self.driver.set_script_timeout(120)
         return self.driver.execute_async_script(

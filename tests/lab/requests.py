@@ -1,4 +1,4 @@
-"""Requests and answers as bytes, for requests that an HTTP client would not send."""
+"""Helpers that send requests as raw bytes and return raw answers, because an HTTP client would alter both."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SIZES = {"/predict": 64 * 1024, "/feedback": 64 * 1024, "/predict/batch": 16 * 2
 
 
 def post(path: str, body: bytes, head: bytes = JSON) -> bytes:
-    """The bytes of a request."""
+    """Return the bytes of a POST request."""
     return b"POST %s HTTP/1.1\r\n%sContent-Length: %d\r\n\r\n" % (path.encode(), head, len(body)) + body
 
 
 def tell(port: int, *parts: bytes, half: bool = False) -> bytes:
-    """Send the parts on a connection of their own; return all bytes that come back."""
+    """Send the parts on a new connection, and return all bytes that come back."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             for part in parts:
@@ -35,7 +35,7 @@ def tell(port: int, *parts: bytes, half: bool = False) -> bytes:
 
 
 def send(port: int, path: str, body: bytes) -> tuple[int, bytes]:
-    """POST the body; return the status and the answer."""
+    """POST the body, and return the status and the body of the answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     with contextlib.closing(connection):
         connection.request("POST", path, body, {"Content-Type": "application/json"})

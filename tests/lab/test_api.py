@@ -1,4 +1,4 @@
-"""The API survives faults of its clients, its workers and its stores, on the lab's own servers."""
+"""Tests that the API survives faults, on the lab's own servers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CANCER = "breast-cancer-wisconsin"
 
 @pytest.fixture(scope="module")
 def versions(lab) -> tuple[Registry, list[Version]]:
-    """A registered model of its own: version 1 is the logistic regression, 2 the neighbours."""
+    """Register a separate model: version 1 is the logistic regression, version 2 the nearest neighbours."""
     real = Registry(lab.url("MLFLOW_PORT"), CANCER)
     mine = Registry(real.url, "served-by-a-test")
     runs = msgspec.json.decode(
@@ -62,7 +62,7 @@ def _experiments(url: str) -> list[str]:
 
 @pytest.fixture
 def serve(start_api, versions):
-    """Start an API that follows the model of `versions` closely."""
+    """Give a function that starts an API that looks for a new champion of `versions` every 0.02 s."""
     registry, _ = versions
 
     def start(**variables):
@@ -73,7 +73,7 @@ def serve(start_api, versions):
 
 
 def _expected(registry: Registry, version: Version) -> tuple[float, float]:
-    """Probability and threshold that this version must answer for BENIGN."""
+    """Return the probability and the threshold that this version must answer for BENIGN."""
     card_text, model = registry.download(version)
     card = msgspec.json.decode(card_text)
     row = np.array([[BENIGN[feature["name"]] for feature in card["features"]]], dtype=np.float32)
@@ -82,7 +82,7 @@ def _expected(registry: Registry, version: Version) -> tuple[float, float]:
 
 
 def test_two_hundred_champion_changes(serve, versions):
-    """Under load no request fails, and no answer and no event mixes the figures of two versions."""
+    """Under load no request fails, and no answer or event has one version's number and another's probability."""
     registry, (first, second) = versions
     expected = {version.number: _expected(registry, version) for version in (first, second)}
     assert expected[1] != expected[2]
@@ -109,7 +109,7 @@ def _last(load: Load, count: int) -> set[int]:
 
 
 def test_a_killed_worker_loses_nothing(lab):
-    """After each of twenty `kill -9` under load, every answered prediction is on file in a whole line."""
+    """After 20 kills of a worker under load, every answer is on file in whole lines, and the API keeps answering."""
     chance = random.Random(1)
     with Load(int(lab.env["API_PORT"])) as load:
         for _ in range(20):
@@ -127,10 +127,7 @@ def test_a_killed_worker_loses_nothing(lab):
 
 
 def _workers(lab) -> list[psutil.Process]:
-    """The living workers of the API.
-
-    They are forked, so that only their parent distinguishes them from the first process.
-    """
+    """Return the live workers; they are forked, so only their parent distinguishes them from the first process."""
     with contextlib.suppress(psutil.Error):
         family = {p.pid: p for p in _of(lab, "api")}
         alive = [p for p in family.values() if p.ppid() in family and p.status() != psutil.STATUS_ZOMBIE]
@@ -139,7 +136,7 @@ def _workers(lab) -> list[psutil.Process]:
 
 
 def test_all_others_are_killed_and_predictions_go_on(lab):
-    """While all services but the API are killed, in turn and together, no /predict fails, and they come back."""
+    """When all other services are killed, singly and together, no /predict fails and supervisord restarts them."""
     others = [service.name for service in SERVICES if service.name not in ("api", "aws")]  # the latter is off
     with Load(int(lab.env["API_PORT"])) as load:
         for names in [*([name] for name in others), others]:
@@ -155,7 +152,7 @@ def test_all_others_are_killed_and_predictions_go_on(lab):
 
 
 def _of(lab, name: str) -> list[psutil.Process]:
-    """The process that supervisord runs under this name."""
+    """Return the processes that supervisord runs under this name."""
     result = []
     for process in own_processes(lab):
         with contextlib.suppress(psutil.Error):
@@ -166,9 +163,7 @@ def _of(lab, name: str) -> list[psutil.Process]:
 
 @pytest.mark.parametrize("fault", ["truncated", "altered", "swapped", "empty"])
 def test_an_unsound_package_is_refused(serve, versions, fault):
-    """The old model stays in service, /readyz, an alert and a metric give the reason, and the next sound version is
-    served.
-    """
+    """The old model stays, /readyz, one alert and a metric report the fault, and the next sound model is served."""
     registry, (first, second) = versions
     registry.promote(first)
     api = serve()
@@ -197,7 +192,7 @@ def test_an_unsound_package_is_refused(serve, versions, fault):
 
 
 def test_a_restart_without_registry_and_stores(serve, tmp_path):
-    """The API serves the last good model. Without any model it is alive and answers 503 with the reason."""
+    """A restarted API serves the last good model; an API without a model is alive and answers 503 with the reason."""
     api = serve()
     assert eventually(api.all_ready)
     version = api.ready()["version"]
@@ -214,7 +209,7 @@ def test_a_restart_without_registry_and_stores(serve, tmp_path):
 
 
 def test_a_graceful_stop_answers_what_was_accepted(serve):
-    """After SIGTERM in the middle of large batches every batch is answered whole, and the process ends with 0."""
+    """On SIGTERM the API answers every large batch in progress in full, and then exits with status 0."""
     api = serve()
     assert eventually(api.all_ready)
     batch = {"instances": [BENIGN] * 10_000}
@@ -241,7 +236,7 @@ HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/
 
 
 def test_slow_clients_do_not_stop_the_others(serve):
-    """While two hundred clients send half a request and wait, all others are answered. The slow ones get 408."""
+    """While 200 clients stall within a request, other clients are answered, and a stalled body gets 408 in the end."""
     api = serve(BODY_SECONDS="4")
     assert eventually(api.all_ready)
     with contextlib.ExitStack() as stack:
@@ -261,7 +256,7 @@ def test_slow_clients_do_not_stop_the_others(serve):
 
 
 def test_slow_batches_do_not_fill_the_memory(serve):
-    """The bytes of slow batches count. Beyond the limit further batches get 503, and single records are answered."""
+    """Slow uploads count against a memory limit, beyond which they get 503, and single records are still answered."""
     api = serve(BODY_SECONDS="3")
     assert eventually(api.all_ready)
     head = HEAD.replace(b"/predict", b"/predict/batch") + b"Content-Length: 16000000\r\n\r\n{"
@@ -283,14 +278,14 @@ def test_slow_batches_do_not_fill_the_memory(serve):
 
 
 def _read(connection: socket.socket) -> bytes:
-    """The answer, if it comes before the reset, since the client was still sending when the request was refused."""
+    """Return the answer, or nothing if a reset came first because the client was still sending when refused."""
     with contextlib.suppress(ConnectionResetError):
         return connection.makefile("rb").read()
     return b""
 
 
 def test_without_the_key_no_body_is_awaited(serve):
-    """A client without the key cannot make the API wait for a body."""
+    """A request without the key gets 401 before its body arrives, so that it cannot make the API wait."""
     api = serve(API_KEY="a" * 40)
     assert eventually(lambda: api.ask("POST", "/predict", BENIGN, **{"X-API-Key": "a" * 40})[0] == 200)
     with socket.create_connection(("127.0.0.1", api.port)) as stranger:
@@ -302,7 +297,7 @@ def test_without_the_key_no_body_is_awaited(serve):
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize(("size", "status"), [(60_000, 200), (70_000, 413), (20_000_000, 413)])
 def test_bodies_of_every_length(serve, size, status, chunked):
-    """With Content-Length or in chunks, a body within the limit is read whole, and a larger one is refused."""
+    """Announced or in chunks, a body within the limit is read whole, a larger one is refused, and the API goes on."""
     api = serve()
     assert eventually(api.all_ready)
     body = json.dumps(BENIGN).encode().ljust(size)
@@ -316,7 +311,7 @@ def test_bodies_of_every_length(serve, size, status, chunked):
 
 
 def test_a_client_that_leaves_half_way(serve):
-    """A client that leaves half-way is not recorded, and the other clients are not affected."""
+    """The API records neither an answer nor a fault for a client that leaves half-way, and still answers others."""
     api = serve()
     assert eventually(api.all_ready)
     for length in (b"Content-Length: 200\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n5\r\n{"):
@@ -329,14 +324,14 @@ def test_a_client_that_leaves_half_way(serve):
 
 
 def test_a_header_cannot_pass_for_another(serve):
-    """The key in the header X_API_Key is not accepted, although WSGI writes both names in the same way."""
+    """The API refuses the key in X_API_Key, although WSGI would give that header and X-API-Key the same name."""
     api = serve(API_KEY="a" * 40)
     assert eventually(lambda: api.ask("POST", "/predict", BENIGN, **{"X-API-Key": "a" * 40})[0] == 200)
     assert api.ask("POST", "/predict", BENIGN, X_API_Key="a" * 40)[0] == 401
 
 
 def test_a_full_disk_for_events(serve, tmp_path):
-    """On a full disk the API answers 503 and acknowledges nothing. With free space it recovers by itself."""
+    """On a full disk the API answers 503 instead of a prediction without a record, and recovers when there is room."""
     folder = tmp_path / "events"
     folder.mkdir()
     mounted = subprocess.run(
@@ -365,9 +360,7 @@ def test_a_full_disk_for_events(serve, tmp_path):
 
 
 def test_schemathesis_finds_nothing(lab):
-    """For generated requests to every operation there is no 5xx, and no answer that the OpenAPI document does not
-    allow.
-    """
+    """Generated requests for every operation get no 5xx and no answer that the OpenAPI document does not allow."""
     process = lab.run(
         "schemathesis",
         *("run", lab.url("API_PORT") + "/openapi.json", "--max-examples", "60", "--seed", "1"),
@@ -378,9 +371,10 @@ def test_schemathesis_finds_nothing(lab):
 
 
 def test_ten_thousand_bodies(lab):
-    """For wrong types, huge numbers, NaN, deep nesting, bad UTF-8 and repeated keys there is no 5xx and no wrong 2xx.
+    """Of ten thousand generated bodies none gets a 5xx, and only the valid ones get a prediction.
 
-    A server may close an idle connection, and a machine may pause for that long: the client then asks again.
+    The bodies have wrong types, huge numbers, NaN, deep nesting, bad UTF-8, repeated keys and other content types. The
+    client repeats a request when the server closed an idle connection, because the machine may pause for that long.
     """
     chance = random.Random(20261123)
     connection = http.client.HTTPConnection("127.0.0.1", int(lab.env["API_PORT"]), timeout=60)
@@ -429,7 +423,7 @@ FINE = {"1.0"}
 
 
 def _generated(chance: random.Random) -> tuple[bytes, str, bool]:
-    """A body, its content type, and whether it must be answered with a prediction."""
+    """Return a body, its content type, and whether the API must answer it with a prediction."""
     pairs = [(name, str(chance.randint(1, 10))) for name in BENIGN]
     chance.shuffle(pairs)
     place, kind, good = chance.randrange(len(pairs)), "application/json", True

@@ -1,4 +1,4 @@
-"""One client of the API cannot harm the others. The servers are started by the lab's own command."""
+"""Tests that no client can impair the API for other clients, on real servers started by the lab's own command."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.lab.requests import GOOD, HOST, JSON, RECORD, SIZES, post, send, tell
 
 
 class Probe:
-    """Asks /healthz on new connections, so that both workers are asked; `took` has the seconds of each."""
+    """A probe that asks /healthz on new connections to reach both workers; `took` has the seconds of each answer."""
 
     def __init__(self, port: int) -> None:
         self._port, self.took, self.failed = port, [], []
@@ -51,14 +51,14 @@ class Probe:
 
 
 def peak(api: Api) -> float:
-    """The most memory of the API's processes, each counted in full, in MB."""
+    """Return the sum of the peak memory of the API's processes in MB, with shared pages counted in each process."""
     pids = [api.process.pid, *(worker.pid for worker in api.workers())]
     text = "".join(open(f"/proc/{pid}/status").read() for pid in pids)  # noqa: SIM115, PTH123
     return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmHWM")) / 1024
 
 
 def test_the_worst_bodies_leave_time_for_others(serve_kept):
-    """While three clients send bodies of full size to every route, /healthz is answered within a second."""
+    """While three clients at once send the costliest bodies to each route, /healthz answers within a second."""
     api = serve_kept()
     with Probe(api.port) as probe:
         for path, size in SIZES.items():
@@ -72,9 +72,7 @@ def test_the_worst_bodies_leave_time_for_others(serve_kept):
 
 
 def test_names_of_headers_are_not_kept(serve_kept):
-    """After fifty thousand header names of half a kilobyte, with and without the key, the memory has not grown by 25
-    MB.
-    """
+    """The workers keep none of 25 MB of header names, which requests without the key sent, in memory."""
     api = serve_kept(API_KEY="a" * 40)
     before = {worker.pid: worker.memory_info().rss for worker in api.workers()}
     for batch in range(12):
@@ -99,7 +97,7 @@ IDLE = {
 
 @pytest.fixture
 def many_files():
-    """Raise the limit on open files of this process for the connections of a test."""
+    """Raise the limit of open files, because each connection needs a file in the test's process too."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 4096:
         pytest.skip(f"only {hard} files may be open here")
@@ -109,7 +107,7 @@ def many_files():
 
 
 def test_idle_connections_end(serve_kept, many_files):
-    """With 2,500 idle connections the API answers again within their time limit, and its log says that it was full."""
+    """With over 2,500 idle connections the API answers again when their time is up, and logs that it was full."""
     api = serve_kept()
     with contextlib.ExitStack() as stack:
         idle = []
@@ -134,7 +132,7 @@ def test_idle_connections_end(serve_kept, many_files):
 
 
 def _answers(api: Api) -> bool:
-    """Whether both workers answer within three seconds; chance decides which worker gets a request."""
+    """Return whether ten requests get 200 within three seconds each; chance decides which worker gets each one."""
     with contextlib.suppress(OSError):
         for _ in range(10):
             with socket.create_connection(("127.0.0.1", api.port), timeout=3) as connection:
@@ -146,9 +144,7 @@ def _answers(api: Api) -> bool:
 
 
 def test_clients_that_do_not_read_end(serve_kept):
-    """The kernel ends connections of clients that ask for large answers and read nothing, and their memory is free
-    again.
-    """
+    """The kernel ends connections on which a client reads no answer, so that their resources are free again."""
     api = serve_kept()
     time.sleep(2)  # it listens for a second before it limits this
     with contextlib.ExitStack() as stack:
@@ -170,12 +166,12 @@ def test_clients_that_do_not_read_end(serve_kept):
 
 
 def _open(api: Api) -> int:
-    """The number of connections that the workers hold."""
+    """Return the number of connections that the workers hold."""
     return sum(len(worker.net_connections(kind="tcp")) - 1 for worker in api.workers())
 
 
 def test_stalled_uploads_take_only_what_they_sent(serve_kept):
-    """While forty clients announce 16 MB and send one byte, a small batch in chunks is answered."""
+    """While 40 uploads that announce 16 MB or no length stall after a byte, small chunked batches are answered."""
     api = serve_kept(BODY_SECONDS="5")
     lengths = (b"Content-Length: 16000000\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n")
     with contextlib.ExitStack() as stack:
@@ -192,7 +188,7 @@ def test_stalled_uploads_take_only_what_they_sent(serve_kept):
 
 
 def test_the_worst_mix_stays_within_the_memory_of_the_container(serve_kept):
-    """Full-size bodies, batches, stalled uploads, long headers and unread answers together stay within the limit."""
+    """Full-size bodies, batches, stalled uploads, long headers and unread answers together fit the memory limit."""
     api = serve_kept(BODY_SECONDS="10")
     end = threading.Event()
     answers: list[int] = []
@@ -235,7 +231,7 @@ def test_the_worst_mix_stays_within_the_memory_of_the_container(serve_kept):
 
 
 def test_what_was_taken_is_given_back(serve_kept):
-    """After two thousand bodies that were refused, cut or late, a body of full size is read as at the start."""
+    """After thousands of chunked bodies, and refused, cut and late ones, a full-size body is read as at the start."""
     api = serve_kept(BODY_SECONDS="1")
     full = GOOD[:-1].ljust(SIZES["/predict/batch"] - 1) + b"}"
     large = b"%x\r\n%s\r\n0\r\n\r\n" % (60_000, RECORD.ljust(60_000))
@@ -251,7 +247,7 @@ def test_what_was_taken_is_given_back(serve_kept):
 
 
 def test_the_files_of_the_page_are_sent_whole(serve_kept):
-    """Two hundred clients that do not read a file of 1.5 MB cost no memory, because Granian reads it in pieces."""
+    """Granian sends a file of the page whole but in pieces, so that 200 clients that read nothing cost no memory."""
     api = serve_kept()
     before = sum(worker.memory_info().rss for worker in api.workers())
     request = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\n" + HOST

@@ -1,4 +1,4 @@
-"""Odd requests, clients that leave, and a page of another origin get the right answer, and are recorded."""
+"""Tests that the API treats and records odd requests, leaving clients and pages of another origin correctly."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ MORE = (
 
 
 def _odd(chance: random.Random) -> bytes:
-    """A request with one or two faults; it asks the server to close the connection."""
+    """Return a request that may be wrong in a few places and that asks the server to close the connection."""
 
     def pick(usual: tuple[bytes, ...], rarities: tuple[bytes, ...]) -> bytes:
         return chance.choice(rarities if chance.random() < 0.15 else usual)
@@ -75,10 +75,10 @@ def _odd(chance: random.Random) -> bytes:
 
 
 def test_no_request_breaks_anything(serve_kept):
-    """Four thousand odd requests cause no 5xx, and each refusal of the API is a problem in JSON.
+    """No odd request gets a 5xx, and the API refuses each with a problem document unless hyper refuses it first.
 
-    hyper, which parses requests for Granian, answers some that are not HTTP by itself, with 400, 408 or 431 and no
-    body. For others it closes the connection.
+    hyper, which parses requests for Granian, itself answers some requests that are not HTTP with 400, 408, 414 or 431
+    and no body, and closes the connection without an answer on others.
     """
     api, chance = serve_kept(BODY_SECONDS="1"), random.Random(20261126)
     ours: dict[int, int] = {}
@@ -121,7 +121,7 @@ def test_no_request_breaks_anything(serve_kept):
 
 
 def test_a_client_that_leaves_is_no_fault_of_its_own(serve_kept):
-    """A client that leaves before its body is whole causes no event and no count, on any route."""
+    """A client that leaves before its body is complete causes no event and no count, on any route and framing."""
     api = serve_kept()
     starts = (
         b"Content-Length: 200\r\n\r\n{",
@@ -178,7 +178,7 @@ window.onload = run;
 
 
 def test_a_page_of_another_origin_posts_nothing(serve_kept, tmp_path):
-    """A page on another port of this machine, in a real browser, cannot cause a prediction or a feedback."""
+    """A page from another port of this machine, in a real browser, can send neither a prediction nor feedback."""
     browsers = pytest.importorskip("tests.browser.test_dashboard")
     if not (browsers.DRIVER and browsers.CHROMIUM):
         pytest.skip("no Chromium with its chromedriver on this machine")
@@ -203,7 +203,7 @@ def test_a_page_of_another_origin_posts_nothing(serve_kept, tmp_path):
 
 
 def _visit(browsers, folder, url: str) -> str:
-    """The page's title when its script is done."""
+    """Open the page in a browser, and return its title when its script is done."""
     from selenium import webdriver
     from selenium.webdriver.support.ui import WebDriverWait
 
@@ -227,7 +227,7 @@ def _visit(browsers, folder, url: str) -> str:
     "Granian 2.8 has no option for it",
 )
 def test_a_client_that_ends_its_side_gets_its_answer(serve_kept):
-    """A client that has sent its request and closes its side for writing still gets the answer."""
+    """A client that closes its sending side after a whole request still gets its answer."""
     api = serve_kept()
     answers = [tell(api.port, post("/predict", RECORD), half=True) for _ in range(20)]
     assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers)

@@ -1,4 +1,4 @@
-"""The data of the APM agent fit Elastic's schemas, and no request waits for the APM Server."""
+"""Tests that the APM agent's traces follow Elastic's schemas, and that no request waits for the APM Server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECONDS = 1.9
 
 @pytest.fixture
 def serve(start_api, lab, tmp_path):
-    """An API that serves the lab's champion without a registry, and sends its traces to an address."""
+    """Give a function that starts an API with the lab's champion, without a registry, that sends traces to a URL."""
     keep = tmp_path / "keep"
     keep.mkdir()
     name = "breast-cancer-wisconsin.msgpack"
@@ -43,7 +43,7 @@ def serve(start_api, lab, tmp_path):
 
 
 class Receiver(http.server.BaseHTTPRequestHandler):
-    """A server for the APM agent that accepts intake v2 (compressed NDJSON) and stores the lines."""
+    """A stand-in for the APM Server that accepts intake v2 (deflated NDJSON) and keeps the lines."""
 
     lines: list[dict]
 
@@ -77,7 +77,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def receiver():
-    """The received lines, and the address of the receiver."""
+    """Start a stand-in for the APM Server, and give its received lines and its URL."""
     handler = type("Handler", (Receiver,), {"lines": []})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -87,7 +87,7 @@ def receiver():
 
 
 def test_transactions_carry_the_version_and_the_trace(serve, receiver):
-    """Each request is one transaction with the version of the model, and with the trace of the event."""
+    """Each request makes one transaction with the model's version, and its event has the same trace id."""
     lines, url = receiver
     api = serve(url)
     parent = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
@@ -111,7 +111,7 @@ def _transactions(lines: list[dict], name: str) -> list[dict]:
 
 
 def test_what_is_sent_fits_elastics_schemas(serve, receiver):
-    """Every line about good, bad and unknown requests is valid by Elastic's schemas."""
+    """Every line that the agent sends for good, bad and unknown requests is valid under Elastic's schemas."""
     if not SCHEMAS.is_dir():
         pytest.skip(f"Elastic's schemas are not at {SCHEMAS}")
     lines, url = receiver
@@ -132,7 +132,7 @@ def test_what_is_sent_fits_elastics_schemas(serve, receiver):
 
 @pytest.mark.parametrize("kind", ["absent", "black hole"])
 def test_no_request_waits_for_the_apm_server(serve, kind):
-    """With an APM Server that is away or never answers, requests and the stop take no longer."""
+    """Requests and the stop stay quick when nothing listens at the APM Server's address or the server never answers."""
     with socket.socket() as hole:
         hole.bind(("127.0.0.1", 0))
         if kind == "black hole":

@@ -1,4 +1,4 @@
-"""On the embedded engine the stand-in AWS runs only with AWS=1."""
+"""Test that the AWS stand-in of a lab of processes is off by default."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _listens(port: int) -> bool:
 
 
 def test_it_is_off_unless_asked_for(lab):
-    """Without AWS=1 it is not started and not in the table. AWS=1 starts it behind its key, and AWS=0 stops it."""
+    """The AWS stand-in is off by default, AWS=1 starts it with its key and lists it, and AWS=0 stops it again."""
     port, up = int(lab.env["AWS_PORT"]), (sys.executable, "-m", "launcher", "up")
     assert not _listens(port)
     try:

@@ -1,4 +1,4 @@
-"""`lab.champion` moves the champion correctly on real S3 and MLflow, with many processes, some of which are killed."""
+"""Tests on the lab's S3 and MLflow that the champion stays consistent when many processes move it and some die."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def values(lab) -> Settings:
 
 @pytest.fixture
 def model(lab, values, request) -> tuple[Ledger, Registry]:
-    """A model of its own with five versions and no champion."""
+    """Register a separate model with five versions and no champion, and give its ledger and registry."""
     name = f"moves-{hashlib.sha256(request.node.name.encode()).hexdigest()[:12]}"
     first = Registry(lab.url("MLFLOW_PORT"), NAME).champion()
     registry = Registry(lab.url("MLFLOW_PORT"), name)
@@ -44,7 +44,7 @@ def model(lab, values, request) -> tuple[Ledger, Registry]:
 
 @pytest.fixture
 def start(lab) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Start a process that moves a champion (`tests.lab.moves`); each is killed at the end."""
+    """Give a function that starts a process of `tests.lab.moves`, and kill every process at the end."""
     variables = dict(line.split("=", 1) for line in (lab.root / ".env").read_text().splitlines() if "=" in line)
     values = {**variables, **lab.env}
     environment = {**os.environ, **values, "LAB_SETTINGS": " ".join(values), "PYTHONPATH": str(ROOT)}
@@ -63,7 +63,7 @@ def start(lab) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
 
 def check(book: Ledger, registry: Registry) -> list[ledger.AnyEntry]:
-    """Every entry continues the one before it, numbers are consecutive, and the alias is that of the last entry."""
+    """Check that numbers are consecutive, each entry continues the last one, and the alias follows the newest."""
     listing = book.read()
     assert listing.damaged == []
     entries = listing.entries
@@ -74,7 +74,7 @@ def check(book: Ledger, registry: Registry) -> list[ledger.AnyEntry]:
 
 
 def test_two_hundred_moves_by_eight_processes(start, model):
-    """No move is lost, and every move starts from the champion of the move before."""
+    """Of 200 moves by eight processes none is lost, and none starts from a champion that was already replaced."""
     book, registry = model
     processes = [start(book.model, seed, 25, "none") for seed in range(8)]
     outputs = [process.communicate(timeout=300)[0].decode() for process in processes]
@@ -83,7 +83,7 @@ def test_two_hundred_moves_by_eight_processes(start, model):
 
 
 def test_processes_that_are_suspended_or_killed_between_the_two_writes(start, model):
-    """The decision of a killed process stands, and a process that resumes late leaves no stale alias."""
+    """The decision of a killed process stands, and a suspended process that resumes late leaves no stale alias."""
     book, registry = model
     asleep, killed = start(book.model, 1, 3, "stop"), start(book.model, 2, 3, "kill")
     assert killed.wait(60) == -signal.SIGKILL
@@ -99,7 +99,7 @@ def test_processes_that_are_suspended_or_killed_between_the_two_writes(start, mo
 
 
 def test_an_unexpected_champion_is_a_conflict(model):
-    """The error names the champion, the person who moved it and the reason, and nothing is written."""
+    """A move from an unexpected champion writes nothing, and its error names the champion, its mover and the reason."""
     book, registry = model
     champion.move(book, registry, 2, None, entry(book.model))
     with pytest.raises(champion.ConflictError, match=r"it is version 2 \(none, decided by a test"):
@@ -110,7 +110,7 @@ def test_an_unexpected_champion_is_a_conflict(model):
 
 
 def test_an_alias_that_was_moved_past_the_ledger_is_put_back(model):
-    """An alias that was moved in MLflow by hand is put back, and a note leaves the champion as it is."""
+    """An alias that moved without a ledger entry is put back, and a note that changes nothing keeps the champion."""
     book, registry = model
     champion.move(book, registry, 2, None, entry(book.model))
     registry.promote(registry.version(4))
@@ -123,7 +123,7 @@ def test_an_alias_that_was_moved_past_the_ledger_is_put_back(model):
 
 
 def test_the_newest_entries_are_read_and_no_others(model):
-    """`last` reads a listing of keys and one object for each requested entry."""
+    """Reading the newest entries reads a listing of keys and one object for each requested entry."""
     book, registry = model
     for to, before in ((1, None), (2, 1), (3, 2), (4, 3)):
         champion.move(book, registry, to, before, entry(book.model))
@@ -156,7 +156,7 @@ def old_form(model: str, at: str, decision: str, before: int | None, to: int | N
 
 
 def test_a_ledger_of_the_first_form_is_continued(lab, model):
-    """Entries of the first form are read, and the alias decides about the champion, because it was written first."""
+    """Entries of the first form are read, and the alias decides the champion, because it was written first then."""
     book, registry = model
     for at, decision, before, to in (
         ("20261101T000000.000000Z", "promoted", None, 1),
@@ -180,7 +180,7 @@ def test_a_ledger_of_the_first_form_is_continued(lab, model):
     "body", [b"", b"{", b"[]", b'{"decision": "crowned"}', b'{"decision": "promoted", "number": 1}', b"\xff"]
 )
 def test_a_damaged_entry_stops_a_move_and_not_a_listing(lab, model, body):
-    """The error names the object and says what to do; the listing counts it."""
+    """A damaged entry stops a move with an error that names the object and a remedy, and a listing reports it."""
     book, registry = model
     champion.move(book, registry, 1, None, entry(book.model))
     key = f"ledger/{book.model}/00000002.json"

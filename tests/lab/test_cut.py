@@ -1,5 +1,5 @@
-"""When S3 or MLflow fails in the middle of a choice, the champion is whole or absent, and a second run completes the
-choice.
+"""Tests that losing S3 or MLflow at any point of the choice leaves no half-made champion, and that a second run
+completes the choice.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from trainer.results import Paths
 
 
 class Line:
-    """A TCP relay to `port` on this machine that is cut for good after `limit` bytes were sent to it.
+    """A TCP proxy to `port` on this machine that closes for good after `limit` bytes have been sent to it.
 
-    With `rename` the Host header names the far end, because MLflow refuses other names. S3 needs the header as it was
-    signed.
+    With `rename` the proxy puts the server's own address into the Host header, because MLflow accepts no other; S3's
+    signatures need the header as it was sent.
     """
 
     def __init__(self, port: int, rename: bool, limit: float = float("inf")) -> None:
@@ -88,7 +88,7 @@ def settings_of(lab, **changes: str) -> Settings:
 
 @pytest.fixture(scope="module")
 def sizes(lab):
-    """The numbers of bytes that a whole choice sends to MLflow and to S3."""
+    """Return the number of bytes that a whole choice sends to MLflow and to S3."""
     mlflow, s3 = Line(int(lab.env["MLFLOW_PORT"]), True), Line(int(lab.env["S3_PORT"]), False)
     attempt(lab, "uncut", MLFLOW_URL=mlflow.url, S3_ENDPOINT_URL=s3.url)
     traffic = {"MLFLOW": mlflow.sent, "S3": s3.sent}
@@ -98,7 +98,7 @@ def sizes(lab):
 
 
 def attempt(lab, name: str, **changes: str):
-    """Run the choice for the trained models under another model name, so that each attempt begins without versions."""
+    """Choose among the lab's trained models under another model name, so that each choice begins with nothing."""
     definition = msgspec.structs.replace(problem.load(lab.root / "params.yaml"), name=name)
     floors = msgspec.structs.replace(definition.choice, floors={})
     return promote.promote(settings_of(lab, **changes), definition, Paths(lab.root), floors, promote.Person("a test"))
@@ -109,7 +109,7 @@ def attempt(lab, name: str, **changes: str):
     [("MLFLOW", 0.01), ("MLFLOW", 0.3), ("MLFLOW", 0.7), ("MLFLOW", 0.97), ("MLFLOW", 0.995), ("S3", 0.1), ("S3", 0.8)],
 )
 def test_a_cut_line_leaves_no_half_made_champion(lab, sizes, service, share):
-    """The first run ends with one clear error and no half-made champion; the second leaves one version and entry."""
+    """A cut gives one error and no half-made champion, and the second run ends with one version and one entry."""
     name = f"cut-{service.lower()}-{int(share * 1000)}"
     line = Line(int(lab.env[f"{service}_PORT"]), service == "MLFLOW", share * sizes[service])
     setting = {"MLFLOW": "MLFLOW_URL", "S3": "S3_ENDPOINT_URL"}[service]

@@ -1,4 +1,4 @@
-"""The dashboard and MLflow accept requests under their own host names and from their own pages only."""
+"""Tests that the dashboard and MLflow answer only to their own host names and pages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.lab.page import Page, ask
 
 
 def shakes_hands(port: str, **headers: str) -> bool:
-    """Whether the dashboard opens its WebSocket."""
+    """Return whether the dashboard accepts a WebSocket connection with these headers."""
     request_headers = {
         "Connection": "Upgrade",
         "Upgrade": "websocket",
@@ -41,7 +41,7 @@ PATHS = {
 
 @pytest.mark.parametrize("name", sorted(PATHS))
 def test_a_foreign_host_is_refused(lab, name):
-    """A foreign host name gets 403 with a remedy on every path; both loopback names are accepted with any port."""
+    """Every path refuses a foreign Host header with 403 and a remedy, and accepts loopback names with any port."""
     port = lab.env[name]
     for path in PATHS[name]:
         for host in FOREIGN:
@@ -52,7 +52,7 @@ def test_a_foreign_host_is_refused(lab, name):
 
 
 def test_a_foreign_page_does_not_open_the_dashboards_websocket(lab):
-    """A page of another origin, or under a name that resolves to 127.0.0.1, cannot open the WebSocket."""
+    """Neither another origin, even on this machine, nor a rebound host name can open the dashboard's WebSocket."""
     port = lab.env["DASHBOARD_PORT"]
     own = f"127.0.0.1:{port}"
     assert shakes_hands(port, Host=own, Origin=f"http://{own}")
@@ -64,7 +64,7 @@ def test_a_foreign_page_does_not_open_the_dashboards_websocket(lab):
 
 
 def test_a_foreign_origin_changes_nothing_in_mlflow(lab):
-    """MLflow refuses a foreign origin with every method, and no preflight request allows it."""
+    """MLflow refuses every method from a foreign origin, including the preflight request, and creates nothing."""
     port, path = lab.env["MLFLOW_PORT"], "/api/2.0/mlflow/experiments/create"
     for origin in (
         "http://localhost:3000",
@@ -81,7 +81,7 @@ def test_a_foreign_origin_changes_nothing_in_mlflow(lab):
 
 
 def test_allowed_hosts_are_a_setting(lab, tmp_path):
-    """The server accepts a name in ALLOWED_HOSTS with its own pages, and `make up` refuses any other value."""
+    """The server accepts requests and pages of a name in ALLOWED_HOSTS, and `make up` refuses an invalid name."""
     port = str(free_port(set()))
     environment = {**lab.env, "ALLOWED_HOSTS": "other,lab.example.com", "API_URL": lab.url("API_PORT")}
     command = [sys.executable, "dashboard/serve.py", f"127.0.0.1:{port}"]
@@ -125,7 +125,7 @@ return answers;
 
 
 def test_a_page_cannot_use_mlflow(lab, page):
-    """A foreign page can neither create nor read experiments; MLflow's own page can do both."""
+    """Another program's page can neither create nor read an experiment, while MLflow's own page can do both."""
     path, driver = "/api/2.0/mlflow/experiments/create", page.driver
     for name in ("127.0.0.1", "localhost"):
         address = f"http://{name}:{lab.env['MLFLOW_PORT']}"
@@ -141,7 +141,7 @@ def test_a_page_cannot_use_mlflow(lab, page):
 
 @pytest.mark.parametrize("name", sorted(PATHS))
 def test_a_page_cannot_show_them_in_a_frame(lab, page, name):
-    """A foreign page cannot show the services in a frame, where it could steal clicks; their own pages can."""
+    """Another program's page cannot show the service in a frame to hijack clicks, but the service's own page can."""
     address, driver = lab.url(name), page.driver
     frame = "const frame = document.createElement('iframe'); frame.src = arguments[0]; document.body.append(frame);"
     for place, allowed_here in ((page.url, False), (address, True)):

@@ -1,4 +1,4 @@
-"""The state of the lab for a newcomer after `make up`."""
+"""Tests of the lab that a newcomer has after `make up`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MALIGNANT = {**dict.fromkeys(BENIGN, 9), "mitoses": 3}
 
 
 def eventually(condition, seconds: float = 240):
-    """Wait for the condition with a generous limit, because this is no measure of speed."""
+    """Wait until the condition is true; the time limit is generous, because the tests do not measure speed."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
@@ -40,12 +40,12 @@ def eventually(condition, seconds: float = 240):
 
 
 def test_up_leaves_the_work_tree_as_it_was(lab):
-    """The first `make up` in a clone changes no file of it, also on another Python than the one that wrote dvc.lock."""
+    """The first `make up` changes no file of a clone, even with another Python than the one that wrote dvc.lock."""
     assert (lab.root / ".lab" / "git-status").read_text() == ""
 
 
 def test_up_ends_with_the_table(lab):
-    """Every service is up, the table has its address, and no secret is printed."""
+    """At the end of `make up` every service is up, and the table has its address and no secret."""
     output = (lab.root / "up.log").read_text()
     for port in ("API_PORT", "DASHBOARD_PORT", "MLFLOW_PORT", "S3_PORT"):
         assert lab.url(port) in output
@@ -65,7 +65,7 @@ def test_everything_listens_on_the_loopback_only(lab):
 
 @pytest.mark.parametrize(("record", "label"), [(BENIGN, "benign"), (MALIGNANT, "malignant")])
 def test_the_champion_answers(lab, record, label):
-    """A prediction has its label, its probability and the version of the model; a missing value is accepted."""
+    """A prediction has its label, its probability and the model's version, and a missing value is accepted."""
     for each in (record, {**record, "bare_nuclei": None}):
         status, answer = lab.api("POST", "/predict", each)
         assert (status, answer["label"]) == (200, label)
@@ -74,7 +74,7 @@ def test_the_champion_answers(lab, record, label):
 
 
 def test_every_wrong_field_is_named(lab):
-    """One answer names fields that are out of bounds, not a number, missing, unknown or not whole."""
+    """One answer names every field that is out of bounds, not a number, not a whole number, missing or unknown."""
     record = {**BENIGN, "clump_thickness": 11, "mitoses": "1", "bland_chromatin": 1.5, "colour": 1}
     del record["marginal_adhesion"]
     status, answer = lab.api("POST", "/predict", record)
@@ -89,7 +89,7 @@ def test_every_wrong_field_is_named(lab):
 
 
 def test_the_card_says_where_the_model_comes_from(lab):
-    """The lineage in the card has the commit, a clean checkout, and DVC's hash of the data."""
+    """The card's lineage has the commit, the fact that the checkout was clean, and DVC's hash of the data."""
     card = lab.api("GET", "/model")[1]["card"]
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=lab.root, capture_output=True, text=True).stdout.strip()
     assert (card["lineage"]["git_commit"], card["lineage"]["git_dirty"]) == (head, False)
@@ -102,7 +102,7 @@ def test_the_card_says_where_the_model_comes_from(lab):
 
 
 def test_the_runs_are_in_mlflow(lab):
-    """Each candidate has one finished run below one parent, with parameters, fold metrics, plots and the dataset."""
+    """MLflow has one run per candidate under one parent run, with fold metrics, plots and the dataset as input."""
     runs = _search_runs(lab)
     children = {r["info"]["run_name"]: r for r in runs if r["info"]["run_name"] != "training"}
     assert set(children) == {"logistic-regression", "k-nearest-neighbours"}
@@ -140,7 +140,7 @@ READ_LEDGER = (
 
 
 def test_the_same_again_registers_nothing(lab):
-    """With the same data, parameters and code there is one version and one entry, and the report gives the reason."""
+    """With the same data, parameters and code, training adds no version and no entry, and reports the reason."""
     output = lab.python("-m", "launcher", "train")
     assert output.count("didn't change, skipping") == 3
     assert "unchanged: " in output
@@ -153,7 +153,7 @@ def test_the_same_again_registers_nothing(lab):
 
 
 def test_a_lock_file_that_dvc_left_empty_is_made_again(lab):
-    """When a kill left dvc.lock empty, the next run writes it again from DVC's cache."""
+    """`make train` restores a dvc.lock that a kill left empty, and takes the results from DVC's cache."""
     lock = lab.root / "dvc.lock"
     before = lock.read_text()
     lock.write_text("")
@@ -174,7 +174,7 @@ def test_up_again_is_harmless(lab):
 
 
 def test_dvc_pull_gives_the_bytes_back(lab):
-    """After the dataset and the cache were removed, `dvc pull dvc.yaml` restores the same bytes from S3."""
+    """With the dataset and the cache gone, `dvc pull dvc.yaml` brings the same bytes from S3."""
     path = lab.root / "data" / "dataset.csv"
     before = path.read_bytes()
     path.unlink()
@@ -190,7 +190,7 @@ def test_dvc_pull_gives_the_bytes_back(lab):
 
 
 def test_a_killed_api_comes_back(lab):
-    """supervisord restarts a killed API, and the API serves the champion."""
+    """supervisord restarts a killed API, and the API serves the champion again."""
     for process in own_processes(lab):
         if "api.workers" in " ".join(process.cmdline()):
             process.kill()
@@ -205,7 +205,7 @@ def test_a_killed_api_comes_back(lab):
 
 
 def test_mlflow_away_is_one_message_and_no_broken_champion(lab):
-    """`train` without MLflow fails with a remedy, and the champion stays in service."""
+    """Without MLflow `make train` fails with one message and a remedy, and the champion keeps answering."""
     process = lab.run(sys.executable, "-m", "launcher", "train", MLFLOW_URL="http://127.0.0.1:9")
     assert process.returncode == 1
     assert "nothing usable answers at http://127.0.0.1:9/" in process.stderr

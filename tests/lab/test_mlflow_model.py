@@ -1,4 +1,4 @@
-"""A registered version is an MLflow model: MLflow's own tools load it, and their results are those of the API."""
+"""A registered version is an MLflow model: MLflow's own tools load and serve what the API serves."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ print(msgspec.json.encode(model.predict(frame)["probabilities"][:, 1].tolist()).
 
 @pytest.fixture
 def expected(lab) -> list[float]:
-    """The API's probabilities."""
+    """Return the API's probabilities for RECORDS."""
     answers = [lab.api("POST", "/predict", record) for record in RECORDS]
     assert [status for status, _ in answers] == [200] * len(RECORDS)
     return [answer["probability"] for _, answer in answers]
@@ -73,7 +73,7 @@ def test_mlflow_serves_the_champion(lab, expected):
 
 
 def test_the_registry_shows_its_signature(lab):
-    """The registry's page shows the signature from the file MLmodel beside the package."""
+    """The package in the registry has an MLmodel file with the signature, which the registry's page shows."""
     version = Registry(lab.url("MLFLOW_PORT"), "breast-cancer-wisconsin").champion()
     registry = Registry(lab.url("MLFLOW_PORT"), version.model)
     text = urllib3.request("GET", registry.artifact_url(f"{version.package_path}/MLmodel")).data.decode()
@@ -89,6 +89,6 @@ def _answers(url: str) -> bool:
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:
-    """Kill the server and the workers that it started."""
+    """Kill the server with the workers that it started."""
     os.killpg(server.pid, signal.SIGKILL)
     server.communicate(timeout=30)

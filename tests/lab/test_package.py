@@ -1,4 +1,4 @@
-"""Hostile packages in a real registry, under load, are not served and do not disturb the clients."""
+"""Tests that no hostile package in a real registry is served, and that clients under load are not affected."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ FILE = ROOT / "params.yaml"
 
 @pytest.fixture(scope="module")
 def register(lab):
-    """Store a package and register it as the next version of a model of its own, without a promotion; return its
-    number.
-    """
+    """Give a registry and a function that stores a package and registers it as a version without promoting it."""
     registry = Registry(lab.url("MLFLOW_PORT"), hostile.NAME)
     answer = urllib3.request("POST", f"{registry.url}/api/2.0/mlflow/runs/create", json={"experiment_id": "0"})
     run = msgspec.json.decode(answer.data)["run"]["info"]["run_id"]
@@ -34,7 +32,7 @@ def register(lab):
 
 @pytest.fixture
 def api(register, start_api):
-    """An API of two workers that serve the sound package."""
+    """Start an API with two workers that serve the sound package."""
     registry, add = register
     registry.promote(add(hostile.package(hostile.SOUND)))
     started = start_api(MLFLOW_TRACKING_URI=registry.url, MODEL_NAME=registry.model, FOLLOW_SECONDS="0.02")
@@ -43,9 +41,7 @@ def api(register, start_api):
 
 
 def _reader() -> bytes:
-    """A model that passes its self-test, and whose output is a byte of FILE, divided by 256, when the first feature
-    exceeds 4.
-    """
+    """Build a model that passes its self-test and gives a byte of FILE, divided by 256, for a first feature above 4."""
     tensor = hostile.outside("bytes", FILE.name)
     tensor.data_type, tensor.dims[:] = hostile.TensorProto.UINT8, [FILE.stat().st_size]
     tensor.external_data[2].value = str(FILE.stat().st_size)
@@ -74,7 +70,7 @@ def _memory(api) -> int:
 
 
 def test_hostile_packages_under_load(register, api):
-    """Both workers refuse each package and do not grow, and the sound model answers every prediction."""
+    """Both workers refuse each hostile package and do not grow, and the sound model answers every prediction."""
     registry, add = register
     sound = api.ready()["version"]
     hostiles = {
@@ -108,9 +104,7 @@ def test_hostile_packages_under_load(register, api):
 
 
 def test_what_is_no_probability_is_an_error_of_the_model(register, api):
-    """A record without a probability gets 500, an event and one alert; other records are answered, and the next
-    champion ends it.
-    """
+    """An output that is no probability gives a recorded 500 and one alert; other records and the next champion work."""
     registry, add = register
     number = add(hostile.package(hostile.on(7.0)))
     registry.promote(number)

@@ -1,4 +1,4 @@
-"""Data revisions, another candidate, reproduction, and failures in the middle of the pipeline."""
+"""Tests of data revisions, another candidate, reproduction, and failures in the middle of the pipeline."""
 
 from __future__ import annotations
 
@@ -28,9 +28,8 @@ def served(lab) -> int:
 
 
 def test_an_earlier_revision_and_three_lines_more(lab):
-    """An earlier `data.until` and a third candidate need YAML only. They are trained, chosen, served and reproduced.
-
-    The bytes of the first revision come back from git and S3.
+    """An earlier revision and a third candidate need only YAML: the pipeline trains, promotes and reproduces a version,
+    the running API follows it, and git and S3 restore the bytes of the first revision.
     """
     dataset = lab.root / "data" / "dataset.csv"
     whole, champion = dataset.read_bytes(), served(lab)
@@ -66,8 +65,8 @@ def test_an_earlier_revision_and_three_lines_more(lab):
 
 
 def test_an_altered_package_is_refused_and_the_old_one_serves(lab):
-    """A version with another model than its card names is not served, /readyz gives the reason, and `promote` replaces
-    it.
+    """A version whose model does not match its card is never served, /readyz gives the reason, and the trainer's
+    `promote` replaces that version as champion with a sound one.
     """
     registry = Registry(lab.url("MLFLOW_PORT"), NAME)
     good = registry.champion()
@@ -89,7 +88,7 @@ def test_an_altered_package_is_refused_and_the_old_one_serves(lab):
 
 
 def test_a_stage_that_fails_stops_the_pipeline(lab):
-    """For a value out of bounds the rows are listed, the exit status is not 0, and the champion stays."""
+    """A value out of bounds stops the pipeline with an error status and a list of the rows, and the champion stays."""
     before = served(lab)
     params = lab.root / "params.yaml"
     text = params.read_text()

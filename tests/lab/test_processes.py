@@ -1,4 +1,4 @@
-"""After processes were killed, and with two commands at once, the lab is whole again, and clients are not refused."""
+"""Tests that the lab recovers from killed processes and simultaneous commands, and refuses no client meanwhile."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOWHERE = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MODEL_NAME": "breast-ca
 
 @pytest.fixture
 def serve(start_api, lab, tmp_path):
-    """Start an API that serves the lab's champion without a registry."""
+    """Give a function that starts an API that serves the lab's champion without a registry."""
     keep = tmp_path / "keep"
     shutil.copytree(lab.root / ".lab" / "api", keep)
 
@@ -39,7 +39,7 @@ def serve(start_api, lab, tmp_path):
 
 
 class Strangers:
-    """Clients that open a connection for every request, until the end of the `with` block."""
+    """Clients that open a new connection for every request until the end of the `with` block."""
 
     def __init__(self, port: int) -> None:
         self.port, self.answered, self.refused, self.cut = port, 0, 0, 0
@@ -72,7 +72,7 @@ class Strangers:
 
 
 def test_a_worker_that_dies_again_and_again_turns_nobody_away(serve):
-    """Under load a worker is killed each time it is back; no connection is refused, and the first process stays."""
+    """When a worker is killed repeatedly under load, no connection is refused and the first process keeps running."""
     api = serve()
     with Load(api.port) as load, Strangers(api.port) as strangers:
         for _ in range(8):
@@ -89,7 +89,7 @@ def test_a_worker_that_dies_again_and_again_turns_nobody_away(serve):
 
 
 def test_all_workers_dead_is_a_wait_and_no_refusal(start_api):
-    """When all workers are killed at once, five times, waiting and new clients are answered by the next workers."""
+    """When all workers are killed at once, new workers answer the waiting clients and those that connect then."""
     api = start_api(**NOWHERE)
     for _ in range(5):
         assert eventually(lambda: len(api.workers()) == 2)
@@ -114,7 +114,7 @@ def _ask(port: int) -> socket.socket:
 
 
 def test_a_worker_that_cannot_start_ends_the_server(tmp_path):
-    """The server ends, so that supervisord or Docker notices and waits longer before each restart."""
+    """A worker that cannot start ends the server, so that supervisord or Docker notices and waits longer each time."""
     folders = {name: str(tmp_path / name) for name in ("EVENTS_DIR", "KEEP_DIR", "METRICS_DIR")}
     run = subprocess.run(
         command(10_000 + os.getpid() % 20_000),
@@ -128,7 +128,7 @@ def test_a_worker_that_cannot_start_ends_the_server(tmp_path):
 
 
 def test_workers_end_with_their_first_process(serve):
-    """After `kill -9` of the first process idle workers end at once, and a busy one answers its request first."""
+    """When the first process is killed, idle workers end at once, and a busy worker ends after its answer."""
     api = serve()
     workers = api.workers()
     with (
@@ -158,7 +158,7 @@ def _supervisord(lab) -> psutil.Process | None:
 
 
 def test_a_killed_first_process_leaves_no_old_workers(lab):
-    """Soon after each of three kills only the workers of the new process listen, and they serve the champion."""
+    """After a kill of the API's first process, soon only the new one and its workers listen and serve the champion."""
     for _ in range(3):
         first, before = eventually(lambda: _whole(lab))
         first.kill()
@@ -169,9 +169,7 @@ def test_a_killed_first_process_leaves_no_old_workers(lab):
 
 
 def _whole(lab) -> tuple[psutil.Process, set[int]] | None:
-    """The first process of the API and the processes that hold its port, when these are the process and its two
-    workers.
-    """
+    """Return the API's first process and the pids on its port, if these are that process and its two workers."""
     port, listening = int(lab.env["API_PORT"]), set()
     with contextlib.suppress(psutil.Error):
         for process in own_processes(lab):
@@ -187,7 +185,7 @@ def _whole(lab) -> tuple[psutil.Process, set[int]] | None:
 
 
 def test_up_after_a_killed_supervisor(lab):
-    """`up` ends the remaining processes, starts each service once, and `status` is 0, four times."""
+    """After a kill of supervisord `up` ends leftover processes, starts each service once, and `status` is green."""
     for seconds in (0, 0.3, 1, 3):
         before = {process.pid for process in own_processes(lab)}
         _supervisord(lab).kill()
@@ -201,7 +199,7 @@ def test_up_after_a_killed_supervisor(lab):
 
 @pytest.mark.parametrize("name", [service.name for service in SERVICES])
 def test_status_is_green_when_up_has_said_so(lab, name):
-    """`status` is 0 after `up`, also for a service that was killed a moment before and has come back."""
+    """After `up`, `status` is green even for a service that was killed a moment ago and has just restarted."""
     for process in own_processes(lab):
         with contextlib.suppress(psutil.Error):
             if process.environ().get("SUPERVISOR_PROCESS_NAME") == name:
@@ -213,7 +211,7 @@ def test_status_is_green_when_up_has_said_so(lab, name):
 
 @contextlib.contextmanager
 def first_command(lab, name: str) -> Iterator[subprocess.Popen]:
-    """A command that holds the lab's lock until it is killed."""
+    """Start a command that holds the lab's lock, and kill it at the end of the block."""
     code = "import sys\nfrom launcher import lock\n"
     code += f"with lock.held('{name}'):\n print('held', flush=True)\n sys.stdin.read()"
     with subprocess.Popen(
@@ -227,9 +225,7 @@ def first_command(lab, name: str) -> Iterator[subprocess.Popen]:
 
 
 def test_a_second_command_says_which_one_is_running(lab):
-    """A second command changes nothing and names the first; commands that only read work; a killed holder frees the
-    lock.
-    """
+    """A second command names the running one and changes nothing, `status` works, and a kill releases the lock."""
     before = {process.pid for process in own_processes(lab)}
     with first_command(lab, "train") as first:
         for words in (["up"], ["train"], ["down"], ["reset", "--yes"]):
@@ -243,7 +239,7 @@ def test_a_second_command_says_which_one_is_running(lab):
 
 
 def test_two_ups_at_once(lab):
-    """One `up` starts the lab, the other names the first, and the lab is whole."""
+    """Of two simultaneous `up` commands one starts the lab, the other names the first, and every service is up."""
     lab.python("-m", "launcher", "down")
     words = [sys.executable, "-m", "launcher", "up"]
     both = [
@@ -258,7 +254,7 @@ def test_two_ups_at_once(lab):
 
 
 def test_events_are_deleted_as_the_settings_say(serve, tmp_path):
-    """The API uses EVENTS_DAYS and EVENTS_MB, and writes a new event file at once when somebody removed it."""
+    """The API deletes events by EVENTS_DAYS and EVENTS_MB, and creates removed event files again at once."""
     folder = tmp_path / "events"
     folder.mkdir()
     for number, days in enumerate((120, 80, 3, 2)):

@@ -1,4 +1,4 @@
-"""A service that cannot start, a killed supervisor, `reset`, and a second table in a fresh state."""
+"""Tests of a service that cannot start, a killed supervisord, `reset`, and a second table in a fresh state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _supervisord(lab) -> psutil.Process | None:
 
 
 def test_a_service_that_cannot_start_shows_its_own_log(lab):
-    """`up` prints the end of the log and its path; after the correction `up` starts the service."""
+    """`up` shows the end and the path of a failed service's log, and starts the service when the fault is fixed."""
     lab.python("-m", "launcher", "down")
     entry = lab.root / "api" / "__init__.py"
     text = entry.read_text()
@@ -35,9 +35,7 @@ def test_a_service_that_cannot_start_shows_its_own_log(lab):
 
 
 def test_reset_asks_and_leaves_nothing_running(lab):
-    """Without a terminal `reset` refuses, `no` keeps the state, and --yes removes it with orphans of a killed
-    supervisor.
-    """
+    """`reset` refuses without a terminal, keeps the state on `no`, and with --yes removes it and orphan processes."""
     _supervisord(lab).kill()
     assert eventually(lambda: _supervisord(lab) is None)
     refusals = lab.run(sys.executable, "-m", "launcher", "reset")
@@ -62,7 +60,7 @@ def test_reset_asks_and_leaves_nothing_running(lab):
 
 
 def test_another_table_needs_no_python(lab):
-    """`make up PARAMS=…` in a fresh state serves a table with other names, bounds, classes and real-valued features."""
+    """`make up PARAMS=…` serves a table with other names, bounds and classes and with real-valued features."""
     output = lab.python("-m", "launcher", "up", PARAMS=CRABS)
     assert "champion version 1 is served" in output
     assert "wrote examples/crabs/dvc.yaml" in output

@@ -1,4 +1,4 @@
-"""Another user of this machine, and a page in a browser on it, cannot harm the running lab."""
+"""Tests that neither another user of this machine nor a page in a browser on it can harm the running lab."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SECRET = b"what no other may read " * 1_000
 
 @pytest.fixture
 def unharmed(lab: Lab) -> Iterator[None]:
-    """Put an object into S3, and check afterwards that it and all others are unchanged."""
+    """Put an object into S3, and check after the test that S3 has exactly the same objects."""
     store(lab).put_object(Bucket="lab", Key="security/secret", Body=SECRET)
     before = objects(lab)
     assert before["security/secret"] == SECRET
@@ -49,7 +49,7 @@ def weed(lab: Lab) -> psutil.Process:
 
 
 def inner_ports(lab: Lab) -> list[int]:
-    """Every listening port of SeaweedFS except that of S3."""
+    """Return every port on which SeaweedFS listens, except that of S3."""
     own = [c.laddr.port for c in weed(lab).net_connections("tcp") if c.status == psutil.CONN_LISTEN]
     ports = sorted(set(own) - {int(lab.env["S3_PORT"])})
     assert len(ports) == 9
@@ -95,14 +95,14 @@ STORE_PATHS = [
 
 
 def test_a_page_can_do_nothing_to_the_store(lab, unharmed, page):
-    """Master, filer, volume server, admin, their gRPC ports and S3 accept nothing from a page."""
+    """Master, filer, volume server, admin, their gRPC ports and S3 itself all refuse the requests of a page."""
     ports = [*inner_ports(lab), int(lab.env["S3_PORT"])]
     assert page.run(ATTACKS, ports, STORE_PATHS) == []
 
 
 @pytest.fixture
 def outside() -> Iterator[Path]:
-    """A folder that everybody can read, with the program of SeaweedFS."""
+    """Create a folder that every user may use, with the program of SeaweedFS in it."""
     folder = Path(tempfile.mkdtemp(prefix="lab-test-", dir="/tmp"))
     folder.chmod(0o777)
     shutil.copy(Path(sys.executable).parent / "weed", folder)
@@ -111,7 +111,7 @@ def outside() -> Iterator[Path]:
 
 
 def run_weed(folder: Path, *words: str, commands: str = "") -> str:
-    """The output of SeaweedFS' client when another user runs it who knows only the addresses of the lab."""
+    """Run SeaweedFS' client as another user that knows only the lab's addresses, and return its output."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process = subprocess.run(
             [folder / "weed", *words],
@@ -140,7 +140,7 @@ unlock
 
 
 def test_another_user_can_do_nothing_to_the_store(lab, unharmed, outside):
-    """Without the certificate SeaweedFS' client cannot read, write or delete over gRPC or HTTP."""
+    """Without the certificate, SeaweedFS' client can neither read, write nor delete, over gRPC or HTTP."""
     master, filer = (f"127.0.0.1:{lab.env[name]}" for name in ("S3_MASTER_PORT", "S3_FILER_PORT"))
     file = outside / "evil"
     file.write_text("evil")
@@ -154,7 +154,7 @@ def test_another_user_can_do_nothing_to_the_store(lab, unharmed, outside):
 
 
 def test_every_inner_port_wants_the_certificate(lab):
-    """Every inner port refuses plain HTTP, HTTP/2, and TLS without a certificate."""
+    """Every inner port refuses plain HTTP, HTTP/2 and TLS without a client certificate."""
     for port in inner_ports(lab):
         assert _says(port, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n") in (b"", b"HTTP/1.0 400")
         assert _says(port, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0") in (b"", b"HTTP/1.0 400")
@@ -176,7 +176,7 @@ def _says(port: int, data: bytes, context: ssl.SSLContext | None = None) -> byte
 
 
 def test_the_key_is_its_owners_alone(lab):
-    """Only the owner can read the key and its folder, which is made again at each start."""
+    """Only the owner has access to the key and to its folder, which is created again with each start."""
     folder = lab.root / ".lab" / "seaweedfs"
     assert {path.name for path in folder.iterdir()} >= {"cert.pem", "key.pem"}
     for path in (folder, *folder.iterdir()):
@@ -185,7 +185,7 @@ def test_the_key_is_its_owners_alone(lab):
 
 @root_only
 def test_another_user_cannot_use_the_sockets(lab):
-    """Another user cannot connect to a Unix socket of SeaweedFS."""
+    """None of SeaweedFS' Unix sockets accepts a connection from another user."""
     names = {c.laddr for c in weed(lab).net_connections("unix") if c.laddr}
     paths = [lab.root / ".lab" / "seaweedfs" / name for name in names]  # an absolute name stays what it is
     assert len(paths) >= 6
@@ -205,7 +205,7 @@ def _connects(path: Path, user: int) -> bool:
 
 @root_only
 def test_a_taken_socket_is_told_nothing(tmp_path, outside):
-    """A program that takes the place of a socket before the start gets TLS and no request."""
+    """A program that takes a socket's path before SeaweedFS starts receives TLS handshakes and no request."""
     ports_in_use: set[int] = set()
     values = {f"S3{part}_PORT": str(free_port(ports_in_use)) for part in ("", "_MASTER", "_VOLUME", "_FILER", "_ADMIN")}
     values |= {"LAB_BIN": str(outside), "LAB_ROOT": str(outside), "LAB_STATE": str(outside), "S3_BUCKET": "lab"}
@@ -244,14 +244,14 @@ def _hear(own: socket.socket, heard: list[bytes]) -> None:
 
 
 def _s3_command(values: dict[str, str]) -> list[str]:
-    """The command of services/supervisord.conf."""
+    """Return the S3 command from services/supervisord.conf."""
     config = configparser.RawConfigParser(inline_comment_prefixes=None)
     config.read(ROOT / "services" / "supervisord.conf")
     return shlex.split(re.sub(r"%\(ENV_(\w+)\)s", lambda m: values[m[1]], config["program:s3"]["command"]))
 
 
 def test_s3_gives_nothing_without_a_signature(lab, unharmed):
-    """Without a signature S3 gives nothing and writes nothing, also to HTML forms and unsigned tokens."""
+    """S3 refuses every unsigned request to read, list, write or remove an object or to create a key or a token."""
     paths = [
         "/",
         "/lab",

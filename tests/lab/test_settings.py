@@ -1,4 +1,4 @@
-"""`make up` in a shell with foreign variables, and wrong settings for a running lab."""
+"""Tests of a lab that `make up` starts from a hostile shell and that gets unusable settings while it runs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def make(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """A lab of its own that make started with a key that needs quotes."""
+    """Bring up a separate lab by make, with an API key that needs quoting."""
     instance = make_lab(tmp_path_factory.mktemp("alone"), ENGINE="embedded", **HOSTILE)
     names = [name for name in instance.env[NAMES].split() if name not in HOSTILE]
     lab = Lab(instance.root, instance.env | {NAMES: " ".join(names)})
@@ -76,7 +76,7 @@ def service_of(process: psutil.Process) -> str:
 
 
 def test_up_from_a_hostile_shell(alone):
-    """The first champion is trained, stored and served, and a note names the ignored variables without their values."""
+    """`make up` trains, stores and serves the first champion, and names ignored variables without their values."""
     output = (alone.root / "said").read_text()
     assert "champion version 1 is served" in output
     assert "note: the shell's API_WORKERS, S3_SECRET_KEY not used" in output
@@ -89,7 +89,7 @@ def test_up_from_a_hostile_shell(alone):
 
 
 def test_each_service_has_its_own_secrets_only(alone):
-    """Each process has its own secrets, none of another service and nothing of the shell; command lines have none."""
+    """Every process has only its service's own secrets, none on a command line, and nothing of the hostile shell."""
     secrets = {s.name: env_file.read(alone.root / ".env").get(s.name, "") for s in SETTINGS if s.secret or s.hidden}
     secrets = {name: value for name, value in secrets.items() if value}
     names = set()
@@ -106,9 +106,7 @@ def test_each_service_has_its_own_secrets_only(alone):
 
 
 def test_the_pipeline_from_a_hostile_shell(alone):
-    """`make train` with another metric, the trainer and the ledger by hand, and `dvc pull` work without a proxy in
-    between.
-    """
+    """`make train`, the trainer and the ledger work from a hostile shell, and so does `dvc pull` with NO_PROXY."""
     process = make(alone, "train", "METRIC=recall")
     assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
     assert alone.python("-c", READ_LEDGER).strip() in ("1", "2")
@@ -141,7 +139,7 @@ def clash(lab: Lab) -> str:
     ],
 )
 def test_what_cannot_work_stops_nothing_and_is_not_kept(alone, word, message):
-    """The error comes first, the same processes go on, `.env` is unchanged, and a plain `make up` succeeds."""
+    """An unusable setting is refused first: processes and `.env` stay as they were, and a plain `make up` succeeds."""
     table(alone)
     before, env_values = {p.pid for p in own_processes(alone)}, (alone.root / ".env").read_bytes()
     with socket.socket() as holder:
@@ -159,7 +157,7 @@ def test_what_cannot_work_stops_nothing_and_is_not_kept(alone, word, message):
 
 
 def table(lab: Lab) -> None:
-    """The crabs under another name, with a cell that is not a number, and with a candidate that does not exist."""
+    """Copy the crabs table with a new name and a cell that is not a number, and again with an unknown candidate."""
     folder = lab.root / "tables" / "bad"
     if folder.exists():
         return
@@ -179,7 +177,7 @@ def table(lab: Lab) -> None:
 
 
 def test_its_own_ports_are_not_taken(alone):
-    """A port of the lab may move to another of its services; the settings are saved, and an empty key means none."""
+    """A port may pass between the lab's services, given settings are saved, and an empty key means no key."""
     api, dashboard = alone.env["DASHBOARD_PORT"], alone.env["API_PORT"]
     words = (f"API_PORT={api}", f"DASHBOARD_PORT={dashboard}", "API_KEY=")
     process = make(alone, "up", *words)
@@ -191,7 +189,7 @@ def test_its_own_ports_are_not_taken(alone):
 
 
 def test_a_start_cut_short_can_be_stopped(alone):
-    """After Ctrl-C during the start the new port is not saved, and `make down` ends all services."""
+    """After Ctrl-C while the services start, the new port is not saved, and `make down` ends all processes."""
     make(alone, "down")
     env_values, port = (
         (alone.root / ".env").read_bytes(),

@@ -1,4 +1,4 @@
-"""`make up` notices that the data in S3 are gone."""
+"""Test that `make up` notices the loss of the data in S3."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tests.conftest import Lab
 
 
 def store(lab: Lab) -> Any:
-    """A client of the lab's S3 with its keys."""
+    """Return a client of the lab's S3 with the lab's keys."""
     env_values = dict(line.split("=", 1) for line in (lab.root / ".env").read_text().splitlines()[1:])
     return s3.client(settings.load({**env_values, **lab.env}))
 
 
 def objects(lab: Lab) -> dict[str, bytes]:
-    """All objects in the lab's bucket."""
+    """Return every object in the lab's bucket by its key."""
     client = store(lab)
     pages = client.get_paginator("list_objects_v2").paginate(Bucket="lab")
     keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
@@ -25,7 +25,7 @@ def objects(lab: Lab) -> dict[str, bytes]:
 
 
 def test_a_lost_store_is_noticed(lab):
-    """`make up` names the lost data and a remedy, and succeeds when the data are back."""
+    """`make up` names the lost data and a remedy, and succeeds again when the data are back."""
     client, before, version = store(lab), objects(lab), lab.api("GET", "/readyz")[1]["version"]
     for key in before:
         client.delete_object(Bucket="lab", Key=key)
