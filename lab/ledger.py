@@ -2,6 +2,8 @@
 
 A conditional put creates entry N + 1 only if no other process has created it. The number
 therefore works as a lock: when two processes decide at the same time, one finds the number taken and must read again.
+
+Entries of the first form (schema 1) had a time in place of a number. They are still read.
 """
 
 from __future__ import annotations
