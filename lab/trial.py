@@ -39,8 +39,8 @@ _sound: deque[bytes] = deque(maxlen=64)
 def verify(name: str, card_text: bytes, model: bytes, lock: Path | None = None) -> cards.Card:
     """Return the card; raise LabError unless this is a sound package of the registered model `name`.
 
-    A package is sound when its card is valid, the model has the hash in the card, uses allowed operators only, and gives
-    the probabilities of the card's self-test within the limits of time and memory.
+    A package is sound when its card is valid, the model has the hash in the card and uses allowed operators only, and
+    the model gives the probabilities of the card's self-test within the limits of time and memory.
 
     The model is tried in a separate process with limits of time and memory and without the caller's environment. No
     package can therefore stop the caller or use up its memory. A trial takes half a second, and at most WALL_SECONDS.
