@@ -208,9 +208,9 @@ WRONG_PARAMS = {
     "the id is a feature": (BELOW('id: ""', "id: a"), "must be different columns; a is given twice"),
     "a class that is the missing mark": (
         BELOW('value: "no"', 'value: "?"'),
-        "target.negative.value is what stands for",
+        "target.negative.value is also source.missing",
     ),
-    "a class that is empty": (BELOW('value: "no"', 'value: ""'), "target.negative.value is what stands for"),
+    "a class that is empty": (BELOW('value: "no"', 'value: ""'), "target.negative.value is also source.missing"),
     "a class with a space": (BELOW('value: "no"', 'value: "no "'), "target.negative.value has a space"),
     "a class that is a number": (BELOW('value: "no"', "value: 2"), r"Expected `str`, got `int` - at `\$.target"),
     "a class without a label": (BELOW('label: "no"}', 'label: ""}'), "target.negative.label is empty"),
