@@ -17,14 +17,18 @@ from rich.text import Text
 PLAIN_WIDTH = 10_000
 # Without a terminal, a step that still runs is printed again after this number of seconds.
 REPEAT_SECONDS = 10
+# Values of TERM for a terminal without escape codes.
+SIMPLE = ("dumb", "unknown")
 
 
 class Output(Console):
     """Standard output. Text is printed as it is, without rich's markup."""
 
     def __init__(self) -> None:
-        super().__init__(markup=False, emoji=False, highlight=False)
-        if not self.is_terminal:
+        # rich alone keeps the cursor's codes with NO_COLOR, and writes codes into a pipe with FORCE_COLOR.
+        plain = not sys.stdout.isatty() or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") in SIMPLE
+        super().__init__(markup=False, emoji=False, highlight=False, force_terminal=not plain)
+        if plain:
             self.width = PLAIN_WIDTH
 
     def on_broken_pipe(self) -> None:
@@ -49,7 +53,7 @@ class Progress:
     def waiting(self, what: str) -> None:
         """Show the present step. Without a terminal, print it when it changes, and every REPEAT_SECONDS."""
         line = f"{self.seconds():4.0f} s  waiting for {what}"
-        if self._output.is_terminal and not self._output.is_dumb_terminal:
+        if self._output.is_terminal:
             self._show(line)
         elif what != self._task or self.seconds() >= self._next:
             self._print(f"  {line}")

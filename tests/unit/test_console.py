@@ -27,8 +27,8 @@ ERASE = "\x1b[2K"
 
 def run(code: str, *, terminal: bool, **env: str) -> str:
     """The output of the code on a terminal of 80 columns, or through a pipe."""
-    environ = {**os.environ, "COLUMNS": "80", "TERM": "xterm", **env}
-    environ.pop("NO_COLOR", None)
+    inherited = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    environ = {**inherited, "COLUMNS": "80", "TERM": "xterm", **env}
     command = [sys.executable, "-c", code]
     if not terminal:
         process = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60)
@@ -76,9 +76,15 @@ def test_a_terminal_gets_a_live_line_that_goes():
     assert sum(line.count("y") for line in table) == 100
 
 
-def test_a_simple_terminal_gets_plain_lines():
-    """With TERM=dumb there are no escape codes."""
-    assert "\x1b" not in run(WAIT, terminal=True, TERM="dumb")
+@pytest.mark.parametrize(
+    ("terminal", "env"),
+    [(True, {"TERM": "dumb"}), (True, {"TERM": "unknown"}), (True, {"NO_COLOR": "1"}), (False, {"FORCE_COLOR": "1"})],
+)
+def test_plain_lines_where_escape_codes_are_not_wanted(terminal, env):
+    """A simple terminal, NO_COLOR, and a pipe even with FORCE_COLOR get no escape codes and no wrapped line."""
+    text = run(WAIT, terminal=terminal, **env)
+    assert "\x1b" not in text
+    assert "y" * 100 in text
 
 
 @pytest.mark.parametrize("terminal", [True, False])
