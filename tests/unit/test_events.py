@@ -91,7 +91,7 @@ def move_folder(path: Path) -> None:
 
 @pytest.mark.parametrize("tidy", [remove_file, move_file, replace_file, remove_folder, move_folder])
 def test_what_is_written_is_where_readers_look(tmp_path, tidy):
-    """When somebody removed the folder, the next event is at once in a file of a new one."""
+    """After the event file or its folder was removed or moved, the next event is at once in a file of the folder."""
     folder = tmp_path / "events"
     writer = events.Writer(folder, "api")
     for number in range(1, 4):
