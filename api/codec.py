@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta
 from numpy.typing import NDArray
 
 from lab.card import BATCH_ROWS, Card, Feature
-from lab.record import value_fault, value_field
+from lab.record import inputs, is_number, value_fault, value_field
 
 MAX_INSTANCES = BATCH_ROWS
 # Reading stops after this number of faults, because a search for all of them could take seconds.
@@ -72,13 +72,16 @@ class Codec:
         self._features = card.features
         self._names = {feature.name for feature in card.features}
         self._nullable = any(feature.nullable for feature in card.features)
+        # The model's input for each value of a category, by the place of the feature.
+        self._inputs = [(place, inputs(f)) for place, f in enumerate(card.features) if not is_number(f)]
+        self._words = any(isinstance(level, str) for feature in card.features for level in feature.levels)
         record = _record_type(card.features)
         instances = Annotated[list[record], Meta(min_length=1, max_length=MAX_INSTANCES)]  # type: ignore[valid-type]
         batch = msgspec.defstruct("Batch", [("instances", instances)], forbid_unknown_fields=True)
         self._one = msgspec.json.Decoder(record)
         self._many: msgspec.json.Decoder[Any] = msgspec.json.Decoder(batch)
-        # The count of each character in the largest batch, the names of the features included.
-        braces, commas = (sum(name.count(mark) for name in self._names) for mark in "{,")
+        # The count of each character in the largest batch, in the names and the levels of the features included.
+        braces, commas = (sum(_count(feature, mark) for feature in card.features) for mark in "{,")
         self._most_braces = 1 + MAX_INSTANCES * (1 + braces)
         self._most_commas = MAX_INSTANCES * (len(self._names) + commas + UNKNOWN_READ)
 
@@ -88,8 +91,7 @@ class Codec:
         if record is None:
             return self._records([self._value(body)])
         values = _as_tuple(record)
-        # The only texts in a valid record are its keys, so more quotes than each key needs once mean a repeated key.
-        if body.count(b'"') != 2 * (len(values) - values.count(UNSET)):
+        if body.count(b'"') != self._quotes(values):
             return self._records([self._value(body)])
         return Records(self._rows([values]), [record])
 
@@ -101,19 +103,35 @@ class Codec:
         if batch is None:
             return self._records(self._values(body))
         values = [_as_tuple(record) for record in batch.instances]
-        unset = sum(row.count(UNSET) for row in values) if self._nullable else 0
-        if body.count(b'"') != 2 * (1 + len(values) * len(self._features) - unset):
+        if body.count(b'"') != 2 + sum(map(self._quotes, values)):
             return self._records(self._values(body))
         return Records(self._rows(values), batch.instances)
 
+    def _quotes(self, values: tuple[Any, ...]) -> int:
+        """The number of quotes in the text of a valid record in which no key is repeated.
+
+        The only texts in it are its keys and its words. A word with a quote of its own has more quotes in JSON; the
+        body is then read once more, with the same result.
+        """
+        quotes = 2 * len(values)
+        if self._nullable:
+            quotes -= 2 * values.count(UNSET)
+        return quotes + 2 * sum(value.__class__ is str for value in values) if self._words else quotes
+
     def _rows(self, values: list[tuple[Any, ...]]) -> NDArray[np.float32]:
+        if self._inputs:
+            rows = [list(row) for row in values]
+            for row in rows:
+                for place, number in self._inputs:
+                    row[place] = number[row[place]]
+            values = rows  # type: ignore[assignment]
         if self._nullable:
             values = [tuple(None if v is UNSET else v for v in row) if UNSET in row else row for row in values]
         return np.array(values, dtype=np.float32)  # numpy converts None to NaN
 
     def _records(self, values: list[dict[str, Any]]) -> Records:
         rows = [tuple(value.get(feature.name) for feature in self._features) for value in values]
-        return Records(np.array(rows, dtype=np.float32), values)
+        return Records(self._rows(rows), values)
 
     def _measure(self, body: Body) -> None:
         """Raise InvalidError for a body that holds more than the largest batch. The check creates no Python objects."""
@@ -225,6 +243,11 @@ def feedback(card: Card, body: Body) -> tuple[str, str]:
         faults["label",] = f"is neither {classes[0]} nor {classes[1]}"
     _refuse(dict(islice(faults.items(), MAX_LISTED)))
     return value["prediction_id"].lower(), value["label"]
+
+
+def _count(feature: Feature, mark: str) -> int:
+    """The greatest number of these characters in the name and the value of a feature."""
+    return feature.name.count(mark) + max((str(level).count(mark) for level in feature.levels), default=0)
 
 
 def _record_type(features: list[Feature]) -> type[msgspec.Struct]:

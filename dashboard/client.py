@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from lab import http
+from lab.record import Value
 
 
 def model() -> dict[str, Any]:
@@ -16,7 +17,7 @@ def model() -> dict[str, Any]:
     return answer
 
 
-def predict(record: dict[str, float | None]) -> dict[str, Any]:
+def predict(record: dict[str, Value | None]) -> dict[str, Any]:
     """The API's answer for one record; raise LabError when it refuses or does not answer."""
     url = f"{os.environ['API_URL']}/predict"
     answer: dict[str, Any] = msgspec.json.decode(

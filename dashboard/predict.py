@@ -1,4 +1,4 @@
-"""The page Predict: a slider for each feature, the answer, and the version of the model."""
+"""The page Predict: a field for each feature, the answer, and the version of the model."""
 
 from typing import Any
 
@@ -6,13 +6,19 @@ import streamlit as st
 
 from dashboard import client
 from lab.errors import LabError
+from lab.record import Value
 
 
-def slider(feature: dict[str, Any]) -> float | int | None:
-    """A slider within the feature's bounds; None when a nullable feature is marked as missing."""
+def field(feature: dict[str, Any]) -> Value | None:
+    """A field for a valid value; None when a nullable feature is marked as missing."""
     label, low, high = feature["label"].capitalize(), feature["min"], feature["max"]
     missing = feature["nullable"] and st.checkbox(f"{label} is missing", key=f"{feature['name']} missing")
-    if feature["type"] == "integer":
+    value: Value
+    if feature["type"] == "category":
+        value = st.selectbox(label, feature["levels"], key=feature["name"], disabled=bool(missing))
+    elif feature["type"] == "boolean":
+        value = st.toggle(label, key=feature["name"], disabled=bool(missing))
+    elif feature["type"] == "integer":
         value = st.slider(label, int(low), int(high), int(low), key=feature["name"], disabled=bool(missing))
     else:
         step = (high - low) / 1000
@@ -20,7 +26,7 @@ def slider(feature: dict[str, Any]) -> float | int | None:
     return None if missing else value
 
 
-def show(card: dict[str, Any], version: int, record: dict[str, float | None]) -> None:
+def show(card: dict[str, Any], version: int, record: dict[str, Value | None]) -> None:
     """Ask the API and show its answer."""
     answer = client.predict(record)
     positive = answer["label"] == card["classes"]["positive"]
@@ -49,7 +55,7 @@ try:
     record = {}
     for place, each in enumerate(served["card"]["features"]):
         with columns[place % 2]:
-            record[each["name"]] = slider(each)
+            record[each["name"]] = field(each)
     with result:
         show(served["card"], served["version"], record)
 except LabError as error:

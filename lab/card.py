@@ -13,10 +13,11 @@ from msgspec import Meta
 
 from lab.errors import LabError
 from lab.problem import Column, Name, Share
-from lab.record import is_within
+from lab.record import Level, Value, is_number, is_within, level_faults, levels
 
-# A model with a card of an earlier schema version is served, too. Such a card states no promises.
-SCHEMA_VERSION = 2
+# A model with a card of an earlier schema version is served, too. A card of version 1 states no promises, and one of
+# version 2 has no categories.
+SCHEMA_VERSION = 3
 MODEL_FILE = "model.onnx"
 CARD_FILE = "card.json"
 # The largest allowed difference between a probability of the served model and the recorded one.
@@ -29,15 +30,20 @@ BATCH_ROWS = 10_000
 FLOAT32_MAX, WHOLE_MAX = 3.4028234663852886e38, 2**53
 
 
-class Feature(msgspec.Struct, frozen=True, kw_only=True):
-    """A column of the model's input, in order. Bounds are inclusive."""
+class Feature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A column of the model's input, in order. Bounds are inclusive.
+
+    The model's input for a category is the index of its level in `levels`, and for a boolean 0 or 1; `min` and `max`
+    are then the bounds of that input.
+    """
 
     name: Column
     label: str
-    type: Literal["integer", "real"]
+    type: Literal["integer", "real", "category", "boolean"]
     min: float
     max: float
     nullable: bool
+    levels: list[Level] = []
 
 
 class Classes(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,11 +97,13 @@ class Operating(msgspec.Struct, frozen=True, kw_only=True):
 class Histogram(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A histogram: the share `shares[i]` of the values lies in [edges[i], edges[i+1]); the last bin is closed.
 
-    `missing` is the share of null. The shares and `missing` sum to 1. `counts` are the numbers of rows behind the
-    shares, out of the card's `rows`; in schema version 1 there are none.
+    For a category and a boolean, `shares[i]` is the share of `levels[i]`, and there are no edges. `missing` is the
+    share of null. The shares and `missing` sum to 1. `counts` are the numbers of rows behind the shares, out of the
+    card's `rows`; in schema version 1 there are none.
     """
 
-    edges: list[float]
+    edges: list[float] = []
+    levels: list[Level | bool] = []
     shares: list[Share]
     missing: Share
     counts: list[Annotated[int, Meta(ge=0)]] = []
@@ -104,7 +112,7 @@ class Histogram(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class SelfTest(msgspec.Struct, frozen=True, kw_only=True):
     """Rows, with null for missing, and the probability of the positive class that the model must give for each row."""
 
-    rows: list[list[float | None]]
+    rows: list[list[Value | None]]
     probabilities: list[float]
 
 
@@ -209,8 +217,10 @@ def _faults(card: Card) -> Iterator[str]:
         yield "the two classes have the same name"
     if set(card.feature_reference) != set(names):
         yield "the reference distributions are not those of the features"
+    values = {feature.name: [] if is_number(feature) else levels(feature) for feature in card.features}
     for name, histogram in {**card.feature_reference, "the score": card.score_reference}.items():
-        faults = [*_histogram_faults(histogram), *(_count_faults(card, histogram) if card.schema_version > 1 else ())]
+        shape = _histogram_faults(histogram, list(values.get(name, [])))
+        faults = [*shape, *(_count_faults(card, histogram) if card.schema_version > 1 else ())]
         yield from (f"the reference distribution of {name} {fault}" for fault in faults)
     if card.schema_version > 1 and (not card.rows or card.prevalence is None or not card.promises):
         yield "it does not state the number of rows, the share of positives and the promises"
@@ -221,7 +231,14 @@ def _faults(card: Card) -> Iterator[str]:
 
 def _bound_faults(feature: Feature) -> Iterator[str]:
     low, high, whole = feature.min, feature.max, feature.type == "integer"
-    if not low < high:
+    if not is_number(feature):
+        if feature.type == "category":
+            yield from (f"{feature.name}: {fault}" for fault in level_faults(feature.levels))
+        if (low, high) != (0, len(levels(feature)) - 1) or (feature.type == "boolean" and feature.levels):
+            yield f"min and max of {feature.name} are not those of its levels"
+    elif feature.levels:
+        yield f"{feature.name} is a number and has levels"
+    elif not low < high:
         yield f"min of {feature.name} is not below its max"
     elif max(-low, high) > (WHOLE_MAX if whole else FLOAT32_MAX):
         yield f"the bounds of {feature.name} are larger than the model can represent"
@@ -229,9 +246,15 @@ def _bound_faults(feature: Feature) -> Iterator[str]:
         yield f"no whole number lies within the bounds of {feature.name}"
 
 
-def _histogram_faults(histogram: Histogram) -> Iterator[str]:
+def _histogram_faults(histogram: Histogram, values: list[Level | bool]) -> Iterator[str]:
+    """`values` are the levels of the feature, none for a number."""
     edges, shares = histogram.edges, histogram.shares
-    if len(edges) != len(shares) + 1 or any(not low < high for low, high in itertools.pairwise(edges)):
+    if values:
+        if edges or histogram.levels != values or len(shares) != len(values):
+            yield "must have the levels of the feature, and a share for each"
+    elif histogram.levels:
+        yield "has levels, and the feature is a number"
+    elif len(edges) != len(shares) + 1 or any(not low < high for low, high in itertools.pairwise(edges)):
         yield "must have ascending edges, one more than it has shares"
     if abs(sum(shares) + histogram.missing - 1) > TOLERANCE:
         yield "has shares that do not sum to 1"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from lab import card as cards
 from lab.errors import LabError
+from lab.record import Value, to_input
 
 # A larger batch is scored in parts of this size, so that it needs no more memory than one part.
 PART_ROWS = 500
@@ -64,7 +67,7 @@ def _cut(probability: float) -> float:
 
 def check_self_test(session: onnxruntime.InferenceSession, card: cards.Card) -> None:
     """Raise LabError unless the model gives the probabilities in the card for the rows in the card."""
-    _check_scores(session, _rows(card.self_test.rows), card.self_test.probabilities)
+    _check_scores(session, rows_of(card, card.self_test.rows), card.self_test.probabilities)
 
 
 def check(card: cards.Card, model: bytes) -> None:
@@ -82,13 +85,11 @@ def check(card: cards.Card, model: bytes) -> None:
     _check_interface(session, len(card.features))
     check_self_test(session, card)
     score(session, _corners(card))
-    rows, probabilities = card.self_test.rows, card.self_test.probabilities
-    _check_scores(session, _rows(rows[:1]), probabilities[:1])
+    rows, probabilities = rows_of(card, card.self_test.rows), card.self_test.probabilities
+    _check_scores(session, rows[:1], probabilities[:1])
     # This is not a multiple of PART_ROWS, so that a part of another size is tried, too.
     count = cards.BATCH_ROWS - 1
-    _check_scores(
-        session, np.resize(_rows(rows), (count, len(card.features))), np.resize(probabilities, count).tolist()
-    )
+    _check_scores(session, np.resize(rows, (count, len(card.features))), np.resize(probabilities, count).tolist())
 
 
 def _check_interface(session: onnxruntime.InferenceSession, features: int) -> None:
@@ -105,11 +106,16 @@ def _check_scores(session: onnxruntime.InferenceSession, rows: NDArray[np.float3
         raise LabError(f"the model fails its self-test: a probability is off by {worst:.2g}", _REMEDY)
 
 
-def _rows(rows: list[list[float | None]]) -> NDArray[np.float32]:
-    return np.array([[np.nan if value is None else value for value in row] for row in rows], np.float32)
+def rows_of(card: cards.Card, rows: Sequence[Sequence[Value | None]]) -> NDArray[np.float32]:
+    """Valid rows of a card as the model's input, shape (n, features), NaN for missing."""
+    return _array([[to_input(f, value) for f, value in zip(card.features, row, strict=True)] for row in rows])
+
+
+def _array(rows: Sequence[Sequence[float | None]]) -> NDArray[np.float32]:
+    return np.array(rows, np.float32)  # numpy converts None to NaN
 
 
 def _corners(card: cards.Card) -> NDArray[np.float32]:
     """Three records: all values at the lower bounds, all at the upper bounds, and all nullable values missing."""
     least, most = [f.min for f in card.features], [f.max for f in card.features]
-    return _rows([[*least], [*most], [None if f.nullable else f.min for f in card.features]])
+    return _array([[*least], [*most], [None if f.nullable else f.min for f in card.features]])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -10,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from lab.errors import LabError
+from lab.record import Level
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\Z")]
 Column = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,62}\Z")]
@@ -39,15 +41,49 @@ class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rows: Annotated[int, Meta(ge=0)]
 
 
+class DateColumn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The column with the date of each row; the rows of a month are a dated group.
+
+    `format` is that of Python's strptime. When it is empty, the column has ISO dates, such as 2026-11-27, and a time
+    after the date is allowed.
+    """
+
+    column: Column
+    by: Literal["month"] = "month"
+    format: str = ""
+
+
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The comma-separated file, unchanged from its publisher."""
+    """The file of the table, unchanged from its publisher: Parquet when its name ends in .parquet, else text.
+
+    `missing` is one mark or several; an empty cell is always missing. `columns` names the columns of the file in their
+    order, also in place of the names in its header. `unused` are columns of the file that the lab does not read.
+    """
 
     path: str
     sha256: str = ""
     header: bool = True
-    missing: str = ""
+    separator: Annotated[str, Meta(min_length=1, max_length=1)] = ","
+    decimal: Literal[".", ","] = "."
+    encoding: str = "utf-8"
+    missing: str | list[str] = ""
     columns: list[Column] = []
-    groups: list[Group] = []
+    unused: list[Column] = []
+    groups: list[Group] | DateColumn = []
+
+    @property
+    def missing_marks(self) -> list[str]:
+        return [self.missing] if isinstance(self.missing, str) else self.missing
+
+    @property
+    def counted_groups(self) -> list[Group]:
+        """The dated groups that are given by their numbers of rows."""
+        return [] if isinstance(self.groups, DateColumn) else self.groups
+
+    @property
+    def date_column(self) -> str:
+        """The column with the dates of the groups; empty when there is none."""
+        return self.groups.column if isinstance(self.groups, DateColumn) else ""
 
 
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,14 +105,24 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     positive: ClassLabel
 
 
-class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Bounds are inclusive."""
+class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A column that the model sees. A number has bounds, which are inclusive; a category has its levels.
 
-    type: Literal["integer", "real"]
-    min: float
-    max: float
+    The model's input for a category is the index of its level, and for a boolean 0 or 1. `min` and `max` of these two
+    are the bounds of that input, and need not be stated.
+    """
+
+    type: Literal["integer", "real", "category", "boolean"]
+    min: float = math.nan
+    max: float = math.nan
+    levels: list[Level] = []
     nullable: bool = False
     label: str = ""
+
+    def __post_init__(self) -> None:
+        if self.type in ("category", "boolean") and math.isnan(self.min) and math.isnan(self.max):
+            msgspec.structs.force_setattr(self, "min", 0.0)
+            msgspec.structs.force_setattr(self, "max", float(len(self.levels) - 1 if self.type == "category" else 1))
 
 
 class Candidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,11 +134,13 @@ class Candidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Evaluation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Repeated stratified cross-validation; rows of one `group` are never split.
+    """Repeated stratified cross-validation, or with `split: time` an evaluation forward in time (`trainer.folds`).
 
-    The grid search has `inner_folds` folds, which are made of the outer folds that are not held out.
+    Rows of one `group` are never split. The grid search has `inner_folds` folds, which are made of the outer folds that
+    are not held out, or of the months before the test.
     """
 
+    split: Literal["folds", "time"] = "folds"
     folds: Annotated[int, Meta(ge=2, le=50)] = 10
     repeats: Annotated[int, Meta(ge=1, le=50)] = 3
     inner_folds: Annotated[int, Meta(ge=2, le=50)] = 3
@@ -136,8 +184,14 @@ class Problem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def columns(self) -> list[str]:
-        """The columns that the source must have."""
+        """The columns of the dataset that come from the source."""
         return [*([self.id] if self.id else []), *self.features, self.target.column]
+
+    @property
+    def source_columns(self) -> list[str]:
+        """The columns that the source must have."""
+        date = self.source.date_column
+        return [*self.columns, *([date] if date and date not in self.columns else []), *self.source.unused]
 
 
 def load(path: Path) -> Problem:
@@ -147,24 +201,25 @@ def load(path: Path) -> Problem:
     except OSError as error:
         raise LabError(
             f"cannot read the problem {path}: {error.strerror}",
-            "PARAMS must name a params.yaml; examples/ has one to start from",
+            "PARAMS must name a params.yaml; `make new TABLE=file TARGET=column` writes one for a table",
         ) from error
     return parse(text, str(path))
 
 
 def parse(text: bytes | str, name: str = "params.yaml") -> Problem:
     """Check the text of a params.yaml; raise LabError that names the place in it."""
-    from lab import strict_yaml  # here, because the API's image has no YAML and needs the types of this module only
+    # Here, because the API's image has no YAML and needs the types of this module only.
+    from lab import problem_faults, strict_yaml
 
     tree = strict_yaml.decode(text, name)
     if not isinstance(tree, dict):
-        raise LabError(f"{name}: the file does not define a problem", "start from a params.yaml in examples/")
+        raise LabError(f"{name}: the file does not define a problem", "start from a params.yaml in tables/")
     try:
         _check_entries(tree)
         problem = msgspec.convert(tree, Problem)
     except msgspec.ValidationError as error:
         raise LabError(f"{name}: {error}", _remedy(str(error))) from error
-    for fault in _faults(problem):
+    for fault in problem_faults.faults(problem):
         raise LabError(f"{name}: {fault}", "correct it there")
     return problem
 
@@ -197,81 +252,10 @@ def _mapping(tree: Any, *path: str) -> dict[str, Any]:
 
 def _remedy(message: str) -> str:
     remedy = "correct it in the file; $ is the top of the file"
-    if "Expected `str`, got" in message:
+    if re.search(r"Expected `[a-z |]*str`, got", message):
         return f"{remedy}; put quotes around a number, true or false that is meant as text"
     return f"{remedy}; write a number without quotes" if "got `str`" in message else remedy
 
 
 def to_builtins(problem: Problem) -> dict[str, Any]:
     return dict(msgspec.to_builtins(problem))
-
-
-def _faults(p: Problem) -> list[str]:
-    faults = [*_column_faults(p), *_target_faults(p)]
-    for name, feature in p.features.items():
-        if not feature.min < feature.max:
-            faults.append(f"features.{name}: min is not below max")
-        if max(abs(feature.min), abs(feature.max)) > GREATEST:
-            faults.append(
-                f"features.{name}: a bound is beyond ±{GREATEST:.2g}, the greatest number that a model can compute "
-                "with; state the least and the greatest value that can really occur"
-            )
-    faults += _group_faults(p)
-    return faults
-
-
-def _column_faults(p: Problem) -> list[str]:
-    faults = []
-    repeated = _repeated(p.columns)
-    if repeated:
-        faults.append(f"id, features and target must be different columns; {', '.join(repeated)} is given twice")
-    for column in {ROW_COLUMN, *([GROUP_COLUMN] if p.source.groups else [])} & set(p.columns):
-        faults.append(
-            f"no column may be called {column}: ingest adds one of that name; rename yours, in the file as well"
-        )
-    if not p.source.header and not p.source.columns:
-        faults.append("source.columns must name the columns of a file without a header")
-    if p.source.columns and sorted(p.source.columns) != sorted(p.columns):
-        names = sorted(set(p.source.columns) ^ set(p.columns))
-        faults.append(
-            f"source.columns and id, features, target do not agree on {', '.join(names or _repeated(p.source.columns))}"
-        )
-    return faults
-
-
-def _repeated(names: list[str]) -> list[str]:
-    return sorted(name for name, count in Counter(names).items() if count > 1)
-
-
-def _target_faults(p: Problem) -> list[str]:
-    faults = []
-    for name, label in (("negative", p.target.negative), ("positive", p.target.positive)):
-        if label.value != label.value.strip():
-            faults.append(f"target.{name}.value has a space before or after it, which ingest removes from every cell")
-        if label.value in ("", p.source.missing):
-            faults.append(f"target.{name}.value is also source.missing; a class needs a value of its own")
-        if not label.label:
-            faults.append(f"target.{name}.label is empty")
-    if p.target.negative.value == p.target.positive.value:
-        faults.append("target.negative and target.positive are the same value")
-    if p.target.negative.label == p.target.positive.label:
-        faults.append("target.negative and target.positive have the same label")
-    if p.source.missing != p.source.missing.strip():
-        faults.append("source.missing has a space before or after it, which ingest removes from every cell")
-    return faults
-
-
-def _group_faults(p: Problem) -> list[str]:
-    months = [g.month for g in p.source.groups]
-    faults = [f"source.groups: the group {g.month} is empty" for g in p.source.groups if g.rows == 0]
-    if months != sorted(months):
-        faults.append("source.groups must stand in the order of their months")
-    if p.data.until and not months:
-        faults.append("data.until selects from the dated groups in source.groups, which is empty")
-    if p.data.until and months and p.data.until < months[0]:
-        faults.append(f"data.until {p.data.until} leaves no row: the first group is {months[0]}")
-    if p.evaluation.inner_folds >= p.evaluation.folds:
-        faults.append("evaluation.inner_folds must be below evaluation.folds")
-    if p.evaluation.group not in ("", p.id):
-        faults.append("evaluation.group must be the id column or empty")
-    return faults

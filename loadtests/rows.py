@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lab import problem
 from lab.errors import LabError
 from lab.problem import Problem
+from lab.record import Value, from_text
 from lab.settings import Settings
 
 
@@ -15,7 +16,7 @@ from lab.settings import Settings
 class Row:
     """A record, None for missing, and the label of its true class."""
 
-    record: dict[str, float | int | None]
+    record: dict[str, Value | None]
     label: str
 
 
@@ -36,10 +37,7 @@ def load(settings: Settings) -> tuple[Problem, list[Row]]:
 
 
 def _row(definition: Problem, line: dict[str, str]) -> Row:
-    record: dict[str, float | int | None] = {}
-    for name, feature in definition.features.items():
-        value = float(line[name]) if line[name] else None
-        record[name] = int(value) if value is not None and feature.type == "integer" else value
+    record = {name: from_text(feature, line[name]) for name, feature in definition.features.items()}
     target = definition.target
     labels = {target.negative.value: target.negative.label, target.positive.value: target.positive.label}
     return Row(record, labels[line[target.column]])

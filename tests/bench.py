@@ -27,7 +27,8 @@ from sklearn.model_selection import GridSearchCV
 from lab import problem
 from lab.settings import ROOT
 from trainer.evaluate import build
-from trainer.folds import plan, table
+from trainer.folds import plan
+from trainer.table import table
 from trainer.results import Paths
 from trainer.train import dataset
 stated = problem.load(ROOT / "params.yaml")

@@ -118,8 +118,8 @@ def copy_work_tree(target: Path) -> None:
 
 def add_a_table(root: Path) -> None:
     """Put another table beside the lab's, with the dvc.yaml that `make up PARAMS=…` writes. No stage has run."""
-    folder = Path("examples", "own-table")
-    shutil.copytree(root / "examples" / "crabs", root / folder)
+    folder = Path("tables", "own-table")
+    shutil.copytree(root / "tables" / "crabs", root / folder)
     (root / folder / "dvc.yaml").write_text(pipeline.definition(ROOT / folder))
 
 

@@ -21,6 +21,7 @@ from provision import UNREADY, ProvisionError, Server
 
 from lab import http, settings
 from lab.errors import LabError, run
+from lab.record import Value
 
 # Filebeat looks every five seconds, the APM agent sends every ten, an index shows new documents after one.
 ARRIVAL_SECONDS = 120.0
@@ -68,12 +69,18 @@ def reader(lab: settings.Settings, name: str, port: str) -> Server:
 def predict(lab: settings.Settings) -> str:
     """Send the smallest record that the champion's card allows; give the prediction's id. Raises LabError."""
     card = http.get_json(f"{lab.api_url}/model", key=lab.api_key)["card"]
-    record = {f["name"]: math.ceil(f["min"]) if f["type"] == "integer" else f["min"] for f in card["features"]}
+    record = {feature["name"]: _value(feature) for feature in card["features"]}
     url = f"{lab.api_url}/predict"
     answer = http.decode(url, http.request("POST", url, json=record, key=lab.api_key, client="demo"))
     if not isinstance(answer, dict) or not answer.get("id"):
         raise LabError(f"{url} gave no id: {answer!r}"[:300], "see `make logs`")
     return str(answer["id"])
+
+
+def _value(feature: dict[str, Any]) -> Value:
+    if feature["type"] in ("category", "boolean"):
+        return [*feature.get("levels", []), False][0]
+    return math.ceil(feature["min"]) if feature["type"] == "integer" else feature["min"]
 
 
 def first(server: Server, index: str, name: str, value: str) -> dict[str, Any]:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import joblib
 import numpy as np
 from sklearn.base import clone
-from sklearn.impute import SimpleImputer
 from sklearn.metrics import get_scorer, make_scorer, recall_score
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, ParameterGrid
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from lab.errors import LabError
 from lab.problem import METRICS, Candidate, Problem
 from trainer.cluster import CODE_SHA256, check_code
+from trainer.encoding import steps
+from trainer.fit_progress import FitProgress
 from trainer.fit_warnings import lines, recorded
-from trainer.folds import Fold, Table, plan
+from trainer.folds import plan
 from trainer.metrics import Counts, Floats, counts_at, score_metrics, summed
+from trainer.table import Fold, Table
 from trainer.threshold import allowed_misses, choose_threshold
 
 # The name of the scikit-learn scorer, for each metric with another name than its scorer.
@@ -40,6 +42,8 @@ TREES = frozenset(
         "ExtraTreesClassifier",
         "GradientBoostingClassifier",
         "HistGradientBoostingClassifier",
+        "LGBMClassifier",
+        "XGBClassifier",
     }
 )
 
@@ -51,6 +55,9 @@ class Evaluated:
     `folds[metric]` has a score for each outer fold. `repeats` has the counts of each repeat, at the thresholds of its
     folds. Scores and counts come from the search, in which the grid point of each fold is chosen without the fold. The
     model and `oof`, the out-of-fold probabilities of shape (repeats, rows), come from the grid point `best`.
+
+    In an evaluation forward in time, `oof` is NaN for the rows of the months before the first test, and the first test
+    has no scores that depend on a threshold, because there are no earlier tests to choose one on.
     """
 
     folds: dict[str, list[float]]
@@ -73,13 +80,14 @@ class _Outcome:
 def evaluate(problem: Problem, candidates: dict[str, Candidate], data: Table) -> dict[str, Evaluated]:
     """Cross-validate the candidates on the same folds and fit each on all rows.
 
-    Runs on the active joblib backend (see `trainer.cluster.backend`), which does not change the result. Prints each
-    warning of a candidate once, with its count. Raises LabError for a candidate that cannot be built or fitted; the
-    error includes the warnings that came before.
+    Runs on the active joblib backend (see `trainer.cluster.backend`), which does not change the result. Prints the
+    number of fits that are done, and each warning of a candidate once, with its count. Raises LabError for a candidate
+    that cannot be built or fitted; the error includes the warnings that came before.
     """
     folds = plan(problem, data)
     searches = {name: _search(problem, name, candidate) for name, candidate in candidates.items()}
-    outcomes = _run_all([(name, search, data, fold) for name, search in searches.items() for fold in folds])
+    progress = FitProgress()
+    outcomes = _run_all([(name, search, data, fold) for name, search in searches.items() for fold in folds], progress)
     searched = {name: outcomes[i * len(folds) : (i + 1) * len(folds)] for i, name in enumerate(searches)}
     # Folds in which the search chose another grid point than the search on all rows are fitted again, at the point
     # chosen on all rows.
@@ -90,7 +98,8 @@ def evaluate(problem: Problem, candidates: dict[str, Candidate], data: Table) ->
         if outcome.best != of_name[-1].best
     ]
     fixed = {name: _fixed(search, searched[name][-1].best) for name, search in searches.items()}
-    fits = _run_all([(name, fixed[name], data, fold) for name, fold in absent])
+    fits = _run_all([(name, fixed[name], data, fold) for name, fold in absent], progress)
+    progress.finish()
     outcome_of = {(name, id(fold)): outcome for (name, fold), outcome in zip(absent, fits, strict=True)}
     _show_warnings([(name, o.warned) for name, of_name in searched.items() for o in of_name])
     return {
@@ -105,16 +114,30 @@ def evaluate(problem: Problem, candidates: dict[str, Candidate], data: Table) ->
     }
 
 
-def _run_all(jobs: list[tuple[str, GridSearchCV, Table, Fold]]) -> list[_Outcome]:
+def _run_all(jobs: Sequence[tuple[str, GridSearchCV, Table, Fold]], progress: FitProgress) -> list[_Outcome]:
+    for name, search, _, fold in jobs:
+        progress.expect(name, _fits(search, fold))
+    outcomes = []
     try:
-        outcomes = joblib.Parallel(n_jobs=-1)(joblib.delayed(_run)(*job, CODE_SHA256) for job in jobs)
+        # The generator gives the outcomes in the order of the jobs.
+        running = joblib.Parallel(n_jobs=-1, return_as="generator")(
+            joblib.delayed(_run)(*job, CODE_SHA256) for job in jobs
+        )
+        for (name, search, _, fold), outcome in zip(jobs, running, strict=True):
+            outcomes.append(outcome)
+            progress.done(name, _fits(search, fold))
     except TimeoutError as error:  # Dask without workers
         raise LabError(f"the search waited too long: {error}", "start workers, or search on this machine") from error
-    return list(outcomes)
+    return outcomes
+
+
+def _fits(search: GridSearchCV, fold: Fold) -> int:
+    """The number of fits of a search: each grid point on each inner fold, and the best one on all training rows."""
+    return len(ParameterGrid(search.param_grid)) * len(fold.inner) + 1
 
 
 def build(problem: Problem, name: str, candidate: Candidate) -> Pipeline:
-    """Imputer, scaler (not for trees) and the declared estimator, not fitted."""
+    """The preparation of the rows (`trainer.encoding`) and the declared estimator, not fitted."""
     module, _, attribute = candidate.estimator.rpartition(".")
     where = f"candidates.{name}"
     try:
@@ -135,8 +158,7 @@ def build(problem: Problem, name: str, candidate: Candidate) -> Pipeline:
         raise LabError(f"{where}.grid: {candidate.estimator} has no {', '.join(unknown)}", "correct params.yaml")
     if "random_state" in parameters and "random_state" not in candidate.settings:
         estimator.set_params(random_state=problem.evaluation.seed)
-    scaling = [] if attribute in TREES else [("scale", StandardScaler())]
-    return Pipeline([("impute", SimpleImputer(strategy="median")), *scaling, ("model", estimator)])
+    return Pipeline([*steps(problem, scale=attribute not in TREES), ("model", estimator)])
 
 
 def _search(problem: Problem, name: str, candidate: Candidate) -> GridSearchCV:
@@ -196,9 +218,13 @@ def _gather(
     counts: list[list[Counts]] = [[] for _ in nested]
     for fold in folds[:-1]:
         truth, probability = data.y[fold.test], nested[fold.repeat, fold.test]
-        at_threshold = counts_at(truth, probability, _threshold(problem, data, nested[fold.repeat], fold))
-        counts[fold.repeat].append(at_threshold)
-        for metric, score in {**score_metrics(truth, probability), **at_threshold.rates}.items():
+        threshold = _threshold(problem, data, nested[fold.repeat], fold)
+        rates = {}
+        if threshold is not None:
+            at_threshold = counts_at(truth, probability, threshold)
+            counts[fold.repeat].append(at_threshold)
+            rates = at_threshold.rates
+        for metric, score in {**score_metrics(truth, probability), **rates}.items():
             scores.setdefault(metric, []).append(score)
     return Evaluated(
         folds={metric: scores[metric] for metric in METRICS},
@@ -209,15 +235,18 @@ def _gather(
     )
 
 
-def _threshold(problem: Problem, data: Table, probability: Floats, fold: Fold) -> float:
-    """The threshold of a fold, chosen on the other folds of its repeat.
+def _threshold(problem: Problem, data: Table, probability: Floats, fold: Fold) -> float | None:
+    """The threshold of a fold, chosen on the other folds of its repeat, or forward in time on the earlier tests.
 
-    When the other folds have too few positives to promise the recall, the threshold misses none of them. This is no
-    error, because all folds together may have enough.
+    The first test forward in time has no threshold. When the other folds have too few positives to promise the recall,
+    the threshold misses none of them. This is no error, because all folds together may have enough.
     """
-    truth = data.y[fold.train]
+    others = fold.train[~np.isnan(probability[fold.train])]
+    truth = data.y[others]
+    if not len(truth):
+        return None
     misses = max(allowed_misses(int(truth.sum()), problem.threshold.recall), 0)
-    return choose_threshold(truth, probability[fold.train], misses)
+    return choose_threshold(truth, probability[others], misses)
 
 
 def _out_of_fold(problem: Problem, data: Table, folds: list[Fold], outcomes: list[_Outcome]) -> Floats:

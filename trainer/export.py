@@ -9,7 +9,10 @@ from sklearn.pipeline import Pipeline
 
 from lab import package
 from lab.card import TOLERANCE
+from trainer import encoding_onnx
 from trainer.metrics import Floats
+
+encoding_onnx.register()
 
 # The number of records, with each value at a bound, that are tried.
 CORNERS = 256

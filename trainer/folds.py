@@ -1,52 +1,20 @@
-"""The arrays of a dataset, and the folds of repeated stratified cross-validation on them."""
+"""The folds of repeated stratified cross-validation, or of an evaluation forward in time."""
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from lab.errors import LabError
 from lab.problem import Problem
-from trainer.metrics import Floats, Ints
+from trainer import forward
+from trainer.metrics import Ints
+from trainer.table import Fold, Table
 
-Split = tuple[Ints, Ints]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A valid dataset as arrays: `x` (rows, features) with NaN for missing, `y` (rows,) 0 or 1."""
-
-    x: Floats
-    y: Ints
-    groups: Ints | None
-
-
-@dataclass(frozen=True)
-class Fold:
-    """An outer fold: the number of its repeat, its rows, and the splits of its grid search.
-
-    The inner splits are indices into `train`. They are made of the other outer folds of the repeat, which are
-    stratified and grouped already.
-    """
-
-    repeat: int
-    train: Ints
-    test: Ints
-    inner: list[Split]
-
-
-def table(problem: Problem, frame: pd.DataFrame) -> Table:
-    """The arrays of a typed dataset, such as `trainer.validate.validate` returns."""
-    group = problem.evaluation.group
-    return Table(
-        x=frame[list(problem.features)].to_numpy(dtype=np.float64),
-        y=frame[problem.target.column].to_numpy(dtype=np.int64),
-        groups=pd.factorize(frame[group])[0] if group else None,
-    )
+BoolArray = NDArray[np.bool_]
 
 
 def plan(problem: Problem, data: Table) -> list[Fold]:
@@ -55,6 +23,8 @@ def plan(problem: Problem, data: Table) -> list[Fold]:
     The folds are made once, so that every candidate is evaluated on the same folds.
     """
     evaluation, folds = problem.evaluation, []
+    if evaluation.split == "time":
+        return forward.plan(problem, data)
     for repeat in range(evaluation.repeats):
         parts = _parts(problem, data, evaluation.seed + repeat)
         for out, test in enumerate(parts):
@@ -63,6 +33,16 @@ def plan(problem: Problem, data: Table) -> list[Fold]:
         if repeat == 0:
             final = _fold(-1, parts, np.arange(0), evaluation.inner_folds)
     return [*folds, final]
+
+
+def tested(problem: Problem, data: Table) -> BoolArray:
+    """Whether each row is in a test, shape (rows,). An evaluation forward in time tests no rows of the first months."""
+    mask = np.ones(len(data.y), dtype=bool)
+    if problem.evaluation.split == "time":
+        mask[:] = False
+        for fold in forward.plan(problem, data):
+            mask[fold.test] = True
+    return mask
 
 
 def _parts(problem: Problem, data: Table, seed: int) -> list[Ints]:
@@ -82,6 +62,7 @@ def _parts(problem: Problem, data: Table, seed: int) -> list[Ints]:
 
 
 def _fold(repeat: int, parts: list[Ints], test: Ints, inner_folds: int) -> Fold:
+    """The inner splits are made of the other outer folds of the repeat, which are stratified and grouped already."""
     train = np.concatenate(parts)
     owner = np.repeat(np.arange(len(parts)) * inner_folds // len(parts), [len(part) for part in parts])
     inner = [(np.flatnonzero(owner != i), np.flatnonzero(owner == i)) for i in range(inner_folds)]

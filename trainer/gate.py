@@ -65,6 +65,7 @@ def decide(
     choice: Choice,
     folds: int,
     *,
+    forward: bool = False,
     unsound: bool = False,
     rolled_back: Mapping[str, str] | None = None,
     holds: Holds = lambda _: [],
@@ -76,8 +77,10 @@ def decide(
     on these data (a reason by candidate). A candidate of another recipe must be better by the corrected resampled
     t-test: at `choice.alpha` divided by the number of such candidates, and by `choice.delta`. A champion that does not
     reach the floors itself is replaced without a test. A promotion over a champion is held for a person when `holds`
-    gives reasons; with `accept`, the person's promotion is forced. Without a champion, or with one whose package is
-    `unsound`, the best candidate becomes champion without a comparison.
+    gives reasons; with `accept`, the person's promotion is forced. An evaluation `forward` in time has too few tests
+    for the t-test: a candidate of another recipe needs the lead of `choice.delta` only, and its promotion is always
+    held. Without a champion, or with one whose package is `unsound`, the best candidate becomes champion without a
+    comparison.
     """
     barred = {
         name: reasons
@@ -96,8 +99,11 @@ def decide(
         cause = "the champion's package is not sound" if unsound else "first champion"
         reason = f"{cause}; best candidate by {choice.metric} {contenders[winner].mean(choice.metric):.4f}"
         return Decision("promoted", winner, reason, figures)
-    decision = replace(_against(champion, contenders, winner, choice, folds, figures, missed), missed_floors=missed)
-    return _hold(decision, contenders, champion, holds, accept) if decision.action == "promoted" else decision
+    against = _against(champion, contenders, winner, choice, folds, figures, missed, forward)
+    decision = replace(against, missed_floors=missed)
+    if decision.action != "promoted":
+        return decision
+    return _hold(decision, contenders, champion, holds, accept=accept, forward=forward)
 
 
 def _obstacles(result: Result, choice: Choice, rolled_back: str | None) -> list[str]:
@@ -114,6 +120,7 @@ def _against(
     folds: int,
     figures: Figures,
     missed: list[str],
+    forward: bool,
 ) -> Decision:
     """The decision between `winner`, the best of the `allowed` candidates, and the champion."""
     result = allowed[winner]
@@ -126,15 +133,18 @@ def _against(
         return Decision("promoted", winner, f"best candidate by {score}; {champion.fault}", figures)
     alpha = choice.alpha / sum(not same_recipe(each.recipe, champion.recipe) for each in allowed.values())
     lead = lead_of(choice.metric, result.folds[choice.metric], champion.folds[choice.metric], folds)
-    figures = msgspec.structs.replace(figures, gain=lead.gain, p_value=lead.p_value, alpha=alpha)
-    versus = (
-        f"{score}, {lead.gain:+.4f} against the champion's recipe on the same folds, p = {lead.p_value:.4f} "
-        f"(required: p below {alpha:g} and a lead of {choice.delta:g})"
-    )
+    versus = f"{score}, {lead.gain:+.4f} against the champion's recipe on the same folds"
+    if forward:
+        figures = msgspec.structs.replace(figures, gain=lead.gain)
+        shown, versus = lead.gain >= choice.delta, f"{versus} (required: a lead of {choice.delta:g})"
+    else:
+        figures = msgspec.structs.replace(figures, gain=lead.gain, p_value=lead.p_value, alpha=alpha)
+        shown = lead.is_shown(alpha, choice.delta)
+        versus += f", p = {lead.p_value:.4f} (required: p below {alpha:g} and a lead of {choice.delta:g})"
     if missed:
         reason = f"the champion does not reach its floors ({'; '.join(missed)}); best candidate by {versus}"
         return Decision("promoted", winner, reason, figures)
-    if lead.is_shown(alpha, choice.delta):
+    if shown:
         return Decision("promoted", winner, f"better than the champion: {versus}", figures)
     for name, other in allowed.items():
         if same_recipe(other.recipe, champion.recipe) and other.fingerprint != champion.fingerprint:
@@ -144,11 +154,20 @@ def _against(
 
 
 def _hold(
-    decision: Decision, allowed: Mapping[str, Result], champion: Champion, holds: Holds, accept: bool
+    decision: Decision,
+    allowed: Mapping[str, Result],
+    champion: Champion,
+    holds: Holds,
+    *,
+    accept: bool,
+    forward: bool,
 ) -> Decision:
     """Hold a promotion over a champion for a person, if there is a reason to."""
     reasons = [champion.fault] if champion.fault else []
-    if allowed[decision.candidate].data_md5 != champion.data_md5:
+    result = allowed[decision.candidate]
+    if forward and not same_recipe(result.recipe, champion.recipe):
+        reasons.append(f"{len(result.folds[decision.figures.metric])} tests forward in time are too few for the t-test")
+    if result.data_md5 != champion.data_md5:
         reasons += holds(decision.candidate)
     if not reasons:
         return decision

@@ -26,7 +26,10 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True)
 class Scored:
-    """The rows of a training: their ids, in order, and the mean out-of-fold probability of each, shape (rows,)."""
+    """The rows of a training: their ids, in order, and the mean out-of-fold probability of each, shape (rows,).
+
+    The probability is NaN for a row that no test of an evaluation forward in time had.
+    """
 
     ids: Sequence[str]
     probability: Floats
@@ -56,10 +59,11 @@ def reasons(card: Card, model: bytes, champion: Scored, present: Rows, candidate
     if not shared.any():
         return [*texts, "it shares no row with the data of the champion, so that the two cannot be compared"]
     before = champion.probability[[row_of[key] for key, both in zip(keys, shared, strict=True) if both]]
-    truth = present.y[shared]
+    after, truth = candidate.probability[shared], present.y[shared]
+    scored = ~(np.isnan(before) | np.isnan(after))
     return texts + _falls(
-        counts_at(truth, before, champion.threshold),
-        counts_at(truth, candidate.probability[shared], candidate.threshold),
+        counts_at(truth[scored], before[scored], champion.threshold),
+        counts_at(truth[scored], after[scored], candidate.threshold),
     )
 
 

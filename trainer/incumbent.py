@@ -13,16 +13,19 @@ from lab import http, s3, trial
 from lab.errors import LabError
 from lab.http import RefusedError, UnreachableError
 from lab.problem import ROW_COLUMN, Candidate, Problem
+from lab.record import inputs, is_number, levels, listed
 from lab.registry import Registry, Version
 from lab.settings import Settings
 from trainer import hold
 from trainer.cluster import backend
 from trainer.evaluate import evaluate
-from trainer.folds import table
+from trainer.folds import tested
 from trainer.gate import Champion, same_recipe
+from trainer.metrics import Floats
 from trainer.promise import promises
 from trainer.recipe import check_estimator
 from trainer.results import OOF_FILE, Paths, Result, parse_oof, read_oof
+from trainer.table import table
 
 # Size limits, in bytes, of the dataset and of the out-of-fold probabilities of the champion's training.
 MOST_BYTES = 256 * 2**20
@@ -77,7 +80,8 @@ def on_present_data(
         fault = f"{number} cannot be compared: {error.message}"
         print(f"note: {fault}")
         return Champion(recipe, card.lineage.fingerprint, card.lineage.data_md5, {}, {}, fault)
-    promised = promises(scores.folds, scores.repeats, len(data.y), problem.evaluation.folds)
+    rows = int(tested(problem, data).sum())
+    promised = promises(scores.folds, scores.repeats, rows, problem.evaluation.folds)
     return Champion(recipe, card.lineage.fingerprint, card.lineage.data_md5, scores.folds, promised)
 
 
@@ -104,10 +108,34 @@ def holds(
         before = _scored(settings, registry, package, column)
     except LabError as error:
         return [f"the data of the champion's training are gone, so that the two cannot be compared: {error.message}"]
+    try:
+        x = _inputs(card, problem, frame)
+    except KeyError as error:
+        return [f"the present data have values that the champion does not know: {error.args[0]}"]
     folder = paths.candidates / result.recipe.candidate
-    present = hold.Rows(frame[names].to_numpy(dtype=np.float64), frame[problem.target.column].to_numpy(dtype=np.int64))
+    present = hold.Rows(x, frame[problem.target.column].to_numpy(dtype=np.int64))
     candidate = hold.Scored(_ids(frame[column]), read_oof(folder)[1].mean(axis=0), result.threshold)
     return hold.reasons(card, package.model, before, present, candidate)
+
+
+def _inputs(card: cards.Card, problem: Problem, frame: pd.DataFrame) -> Floats:
+    """The typed frame as the champion's input, shape (rows, features), because its levels may be others.
+
+    Raises KeyError, with a text, for a value that the champion's card does not have.
+    """
+    columns = []
+    for feature in card.features:
+        numbers, present = frame[feature.name], problem.features[feature.name]
+        if not is_number(feature) and not is_number(present):
+            known = inputs(feature)
+            lacking = [level for i, level in enumerate(levels(present)) if level not in known and (numbers == i).any()]
+            if lacking:
+                raise KeyError(f"{feature.name} is {listed(lacking)} in some rows")
+            numbers = numbers.map({float(i): known.get(level) for i, level in enumerate(levels(present))})
+        elif is_number(feature) != is_number(present):
+            raise KeyError(f"{feature.name} is of type {present.type} now, and was of type {feature.type}")
+        columns.append(numbers.to_numpy(dtype=np.float64))
+    return np.column_stack(columns)
 
 
 def _scored(settings: Settings, registry: Registry, package: Package, column: str) -> hold.Scored:

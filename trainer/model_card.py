@@ -23,6 +23,7 @@ def make_card(problem: Problem, result: Result, run_id: str, commit: str, dirty:
                 min=f.min,
                 max=f.max,
                 nullable=f.nullable,
+                levels=f.levels,
             )
             for name, f in ((name, problem.features[name]) for name in result.features)
         ],

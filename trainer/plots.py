@@ -20,9 +20,11 @@ matplotlib.use("Agg")
 def draw_all(folder: Path, result: Result, truth: Ints, oof: Floats) -> None:
     """Write roc.png, precision_recall.png, calibration.png and confusion.png.
 
-    `truth` has shape (rows,), `oof` (repeats, rows); the repeats are pooled.
+    `truth` has shape (rows,), `oof` (repeats, rows); the repeats are pooled. Rows that were in no test are left out.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    known = ~np.isnan(oof[0])
+    truth, oof = truth[known], oof[:, known]
     y, p = np.tile(truth, len(oof)), oof.ravel()
     name, threshold = result.recipe.candidate, result.threshold
     draw: dict[str, Callable[[object], object]] = {

@@ -52,7 +52,8 @@ def promote(settings: Settings, problem: Problem, paths: Paths, choice: Choice, 
     sound = {name: _sound(registry, result.fingerprint) for name, result in results.items()}
     unsound = {name for name, registered in sound.items() if registered is False}
     runs = record(settings, problem, paths, frame, results, anew=unsound)
-    comparison = report.compare_all(results, problem.evaluation.folds, choice)
+    forward = problem.evaluation.split == "time"
+    comparison = report.compare_all(results, problem.evaluation.folds, choice, forward=forward)
     print(report.render(comparison, choice.metric))
     rolled_back = _rolled_back(entries, results)
 
@@ -66,6 +67,7 @@ def promote(settings: Settings, problem: Problem, paths: Paths, choice: Choice, 
         present,
         choice,
         problem.evaluation.folds,
+        forward=forward,
         unsound=version is not None and package is None,
         rolled_back={} if person.retry else rolled_back,
         holds=holds,

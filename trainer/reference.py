@@ -6,6 +6,7 @@ import numpy as np
 
 from lab.card import Histogram, SelfTest
 from lab.problem import Feature, Problem
+from lab.record import from_input, is_number, levels
 from trainer.metrics import Floats
 
 BINS = 10
@@ -16,6 +17,8 @@ def histograms(problem: Problem, x: Floats) -> dict[str, Histogram]:
     """The distribution of every feature; `x` has shape (rows, features)."""
     return {
         name: _histogram(x[:, i], _edges(feature, x[:, i]))
+        if is_number(feature)
+        else _level_histogram(feature, x[:, i])
         for i, (name, feature) in enumerate(problem.features.items())
     }
 
@@ -26,13 +29,17 @@ def score_histogram(probability: Floats) -> Histogram:
     return _histogram(served, _quantile_edges(served, 0.0, 1.0))
 
 
-def self_test(x: Floats, probability: Floats) -> SelfTest:
+def self_test(problem: Problem, x: Floats, probability: Floats) -> SelfTest:
     """The self-test rows, spread evenly over the scores, incomplete rows first, with the expected probabilities."""
+    features = list(problem.features.values())
     quantiles = np.argsort(probability, kind="stable")[np.linspace(0, len(x) - 1, SELF_TEST_ROWS).astype(int)]
     incomplete = np.flatnonzero(np.isnan(x).any(axis=1))[: SELF_TEST_ROWS // 4]
     rows = list(dict.fromkeys([*incomplete.tolist(), *quantiles.tolist()]))
     return SelfTest(
-        rows=[[None if np.isnan(v) else float(v) for v in x[row]] for row in rows],
+        rows=[
+            [from_input(f, None if np.isnan(v) else float(v)) for f, v in zip(features, x[row], strict=True)]
+            for row in rows
+        ],
         probabilities=[float(probability[row]) for row in rows],
     )
 
@@ -57,6 +64,18 @@ def _quantile_edges(values: Floats, low: float, high: float) -> Floats:
     targets = np.nanquantile(values, np.linspace(0, 1, BINS + 1)[1:-1])
     inner = middles[np.clip(np.searchsorted(distinct, targets, side="right") - 1, 0, len(middles) - 1)]
     return np.unique(np.concatenate([[low], inner, [high]]))
+
+
+def _level_histogram(feature: Feature, values: Floats) -> Histogram:
+    """The share of each level; `values` are the model's inputs, of shape (rows,)."""
+    names = list(levels(feature))
+    counts = np.bincount(values[~np.isnan(values)].astype(int), minlength=len(names))
+    return Histogram(
+        levels=names,
+        shares=(counts / len(values)).tolist(),
+        missing=float(np.isnan(values).mean()),
+        counts=counts.tolist(),
+    )
 
 
 def _histogram(values: Floats, edges: Floats) -> Histogram:

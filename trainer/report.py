@@ -30,10 +30,11 @@ def ranked(results: Mapping[str, Result], metric: str) -> list[str]:
     return sorted(results, key=lambda name: results[name].mean(metric), reverse=metric not in LOSSES)
 
 
-def compare_all(results: dict[str, Result], folds: int, choice: Choice) -> list[Comparison]:
+def compare_all(results: dict[str, Result], folds: int, choice: Choice, *, forward: bool = False) -> list[Comparison]:
     """For every metric, mean and SD of each candidate over the outer folds, and the best against the runner-up.
 
-    The p-value is two-sided, because the same scores also determine the best of the two.
+    The p-value is two-sided, because the same scores also determine the best of the two. An evaluation `forward` in
+    time has too few tests for a p-value.
     """
     rows = []
     for metric in METRICS:
@@ -45,13 +46,13 @@ def compare_all(results: dict[str, Result], folds: int, choice: Choice) -> list[
         )
         if others:
             lead = lead_of(metric, results[best].folds[metric], results[others[0]].folds[metric], folds)
-            row = msgspec.structs.replace(
-                row,
-                runner_up=others[0],
-                lead=lead.gain,
-                p_value=min(2 * lead.p_value, 1.0),
-                tells_apart=lead.is_shown(choice.alpha / 2, choice.delta),
-            )
+            row = msgspec.structs.replace(row, runner_up=others[0], lead=lead.gain)
+            if not forward:
+                row = msgspec.structs.replace(
+                    row,
+                    p_value=min(2 * lead.p_value, 1.0),
+                    tells_apart=lead.is_shown(choice.alpha / 2, choice.delta),
+                )
         rows.append(row)
     return rows
 
@@ -65,7 +66,9 @@ def render(rows: list[Comparison], metric: str) -> str:
         test = ["", "", ""]
         if row.runner_up and row.lead is not None:
             verdict = f"{row.best} is better" if row.tells_apart else "cannot tell them apart"
-            test = [f"{row.lead:.4f}", f"{row.p_value:.4f}", verdict]
+            test = [f"{row.lead:.4f}", "", "too few tests"]
+            if row.p_value is not None:
+                test[1:] = f"{row.p_value:.4f}", verdict
         table.add_row(f"{row.metric} *" if row.metric == metric else row.metric, *scores, *test)
     console = Console(width=WIDTH, file=io.StringIO(), color_system=None, markup=False)
     with console.capture() as capture:

@@ -106,7 +106,7 @@ def _compare(card: cards.Card, model: bytes, paths: Paths, result: Result) -> li
 
 
 def _rows(card: cards.Card, paths: Paths) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    import pandas as pd
+    from trainer.validate import inputs_of, read
 
-    frame = pd.read_csv(paths.dataset)
-    return np.asarray(frame[[feature.name for feature in card.features]].to_numpy(dtype=np.float64))
+    frame = read(paths.dataset)
+    return np.column_stack([inputs_of(feature, frame[feature.name]) for feature in card.features])

@@ -26,9 +26,9 @@ from lab.ledger import Comparison
 from lab.problem import Problem
 from trainer import hold, ingest, report
 from trainer.evaluate import evaluate
-from trainer.folds import Table, table
 from trainer.metrics import Ints
 from trainer.model_card import make_card
+from trainer.table import Table, table
 from trainer.train import finish
 from trainer.validate import frame_of, validate
 
@@ -76,7 +76,7 @@ def relabelled(data: Table, rows: Ints) -> Table:
 
 def real_revisions(definition: Problem) -> list[tuple[str, list[str]]]:
     """For each revision after the first, its month and the reasons to hold it against the one before."""
-    months = [group.month for group in definition.source.groups]
+    months = [group.month for group in definition.source.counted_groups]
     trained = joblib.Parallel(n_jobs=-1)(joblib.delayed(_train_revision)(definition, month) for month in months)
     pairs = itertools.pairwise(trained)
     return [(month, reasons(*pair)) for month, pair in zip(months[1:], pairs, strict=True)]
@@ -91,7 +91,7 @@ def wrong_rows(definition: Problem, champion: Trained, seed: int) -> list[str]:
 
 def flipped_group(definition: Problem, champion: Trained, seed: int) -> list[str]:
     """The reasons to hold a training with one more group than the champion's, when some of its labels are flipped."""
-    data, ids = revision(definition, definition.source.groups[-1].month)
+    data, ids = revision(definition, definition.source.counted_groups[-1].month)
     new = np.arange(len(champion.data.y), len(data.y))
     rows = np.random.default_rng(seed).choice(new, round(FLIPPED_SHARE * len(new)), replace=False)
     return reasons(champion, train(definition, relabelled(data, rows), ids))
@@ -100,7 +100,7 @@ def flipped_group(definition: Problem, champion: Trained, seed: int) -> list[str
 def other_seed(definition: Problem, seed: int) -> Comparison:
     """The comparison of all candidates by the metric of the choice, with folds from another seed."""
     problem = msgspec.structs.replace(definition, evaluation=msgspec.structs.replace(definition.evaluation, seed=seed))
-    data, _ = revision(problem, problem.source.groups[-1].month)
+    data, _ = revision(problem, problem.source.counted_groups[-1].month)
     outcomes = evaluate(problem, problem.candidates, data)
     results = {n: finish(problem, n, c, outcomes[n], data, "")[0] for n, c in problem.candidates.items()}
     rows = report.compare_all(results, problem.evaluation.folds, problem.choice)
@@ -116,7 +116,7 @@ def main() -> None:
     definition = with_repeats(problem.load(settings.ROOT / "params.yaml"), arguments.repeats)
     for month, holds in real_revisions(definition):
         print(f"revision {month}: {'held: ' + '; '.join(holds) if holds else 'promoted'}", flush=True)
-    last, before = definition.source.groups[-1].month, definition.source.groups[-2].month
+    last, before = definition.source.counted_groups[-1].month, definition.source.counted_groups[-2].month
     for title, question, champion in (
         (f"{WRONG_ROWS} benign rows labelled malignant", wrong_rows, _train_revision(definition, last)),
         (f"{FLIPPED_SHARE:.0%} of the newest group flipped", flipped_group, _train_revision(definition, before)),

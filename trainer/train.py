@@ -19,11 +19,12 @@ from trainer import lineage, reference
 from trainer.cluster import backend
 from trainer.evaluate import Evaluated, evaluate
 from trainer.export import RefusedError, check_bounds, export, predict
-from trainer.folds import Table, table
+from trainer.folds import tested
 from trainer.ingest import md5
 from trainer.model_card import make_card
 from trainer.promise import calibration, promises
 from trainer.results import Paths, Result, write_candidate, write_json
+from trainer.table import Table, table
 from trainer.threshold import allowed_misses, check_recall, choose_threshold
 from trainer.validate import read, validate
 
@@ -40,7 +41,7 @@ def train(settings: Settings, problem: Problem, paths: Paths) -> None:
     """Train every candidate and write `models/`. The files that DVC tracks are the same on every machine."""
     data = table(problem, dataset(problem, paths))
     data_md5 = md5(paths.dataset)
-    positives = int(data.y.sum())
+    positives = int(data.y[tested(problem, data)].sum())
     if positives >= problem.evaluation.folds:  # with fewer positives, `evaluate` raises a clearer error about the folds
         check_recall(positives, problem.threshold.recall)
     with backend(settings.dask_scheduler_address):
@@ -61,8 +62,10 @@ def finish(
 ) -> tuple[Result, bytes]:
     """Choose the threshold, export the model and make its card. The model is empty when it cannot be served."""
     mean = outcome.oof.mean(axis=0)
-    misses = allowed_misses(int(data.y.sum()), problem.threshold.recall)
-    threshold = choose_threshold(data.y, mean, misses)
+    known = ~np.isnan(mean)
+    truth, mean = data.y[known], mean[known]
+    misses = allowed_misses(int(truth.sum()), problem.threshold.recall)
+    threshold = choose_threshold(truth, mean, misses)
     model, refusal = b"", ""
     try:
         exported = export(outcome.model, data.x, threshold, problem.name)
@@ -87,12 +90,12 @@ def finish(
         folds=outcome.folds,
         rows=len(data.y),
         prevalence=float(data.y.mean()),
-        promises=promises(outcome.folds, outcome.repeats, len(data.y), problem.evaluation.folds),
-        calibration=calibration(data.y, mean),
+        promises=promises(outcome.folds, outcome.repeats, len(truth), problem.evaluation.folds),
+        calibration=calibration(truth, mean),
         threshold=threshold,
         refusal=refusal,
         model_sha256=hashlib.sha256(model).hexdigest(),
-        self_test=reference.self_test(data.x, served),
+        self_test=reference.self_test(problem, data.x, served),
         feature_reference=reference.histograms(problem, data.x),
         score_reference=reference.score_histogram(outcome.oof[0]),
     )

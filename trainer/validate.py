@@ -10,11 +10,13 @@ import pandas as pd
 import pandera.pandas as pa
 from pandera.errors import SchemaErrors
 
+from lab import record
 from lab.errors import LabError
 from lab.problem import GROUP_COLUMN, ROW_COLUMN, Feature, Problem
-from lab.record import description, value_fault
+from lab.record import description, from_text, value_fault
 from lab.settings import ROOT
-from trainer.ingest import listing
+from trainer.encoding import LEAST_ROWS
+from trainer.source import listing
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -49,8 +51,8 @@ def validate(problem: Problem, frame: pd.DataFrame) -> pd.DataFrame:
     except SchemaErrors as errors:
         raise _value_error(frame, errors) from errors
     table = frame.copy()
-    for name in problem.features:
-        table[name] = pd.to_numeric(frame[name]).astype("float64")
+    for name, feature in problem.features.items():
+        table[name] = inputs_of(feature, frame[name])
     table[problem.target.column] = (frame[problem.target.column] == problem.target.positive.value).astype(int)
     if empty := [name for name in problem.features if table[name].isna().all()]:
         raise LabError(
@@ -63,6 +65,14 @@ def validate(problem: Problem, frame: pd.DataFrame) -> pd.DataFrame:
             "use more data, or a later data.until",
         )
     return table
+
+
+def inputs_of(feature: record.Feature, texts: pd.Series) -> pd.Series:
+    """The model's inputs for valid cells of the dataset: float64, NaN for missing."""
+    if record.is_number(feature):
+        return pd.to_numeric(texts).astype("float64")
+    number = {text: record.to_input(feature, record.from_text(feature, text)) for text in texts.dropna().unique()}
+    return texts.map(number).astype("float64")
 
 
 def schema(problem: Problem) -> pa.DataFrameSchema:
@@ -84,12 +94,18 @@ def schema(problem: Problem) -> pa.DataFrameSchema:
 def report(problem: Problem, frame: pd.DataFrame) -> dict[str, Any]:
     """Figures about a valid dataset, such as the number of duplicates, which are reported and not refused."""
     target = problem.target
+    rare = {
+        name: {str(level): count for level, count in _counts(feature, frame[name]).items() if count < LEAST_ROWS}
+        for name, feature in problem.features.items()
+        if not record.is_number(feature)
+    }
     figures: dict[str, Any] = {
         "rows": len(frame),
         "classes": {
             label.label: int((frame[target.column] == value).sum())
             for value, label in enumerate((target.negative, target.positive))
         },
+        **({"rare_levels": rare} if any(rare.values()) else {}),
         "missing": {name: int(frame[name].isna().sum()) for name in problem.features},
         "duplicate_rows": int(frame.duplicated(problem.columns).sum()),
     }
@@ -99,17 +115,18 @@ def report(problem: Problem, frame: pd.DataFrame) -> dict[str, Any]:
     return figures
 
 
-def _checks(feature: Feature) -> list[pa.Check]:
-    def fits(value: Any) -> bool:
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            return False
-        if "_" in value or not value.isascii():  # text that float() reads and pandas does not
-            return False
-        return not value_fault(feature, number)
+def _counts(feature: Feature, inputs: pd.Series) -> dict[record.Level | bool, int]:
+    """The number of rows of each level."""
+    return {level: int((inputs == place).sum()) for place, level in enumerate(record.levels(feature))}
 
-    return [pa.Check(fits, element_wise=True, error=description(feature))]
+
+def _checks(feature: Feature) -> list[pa.Check]:
+    def fits(texts: pd.Series) -> pd.Series:
+        # Each text is checked once, because most occur in many rows.
+        valid = {text: not value_fault(feature, from_text(feature, text)) for text in texts.unique()}
+        return texts.map(valid).astype(bool)
+
+    return [pa.Check(fits, error=description(feature))]
 
 
 def _value_error(frame: pd.DataFrame, errors: SchemaErrors) -> LabError:

@@ -20,12 +20,13 @@ from lab import card as cards
 from lab import problem
 from lab.errors import LabError
 from lab.problem import Candidate, Problem
+from lab.record import Value, from_input
 from lab.settings import ROOT, Settings
 from trainer import lineage
 from trainer.evaluate import build
-from trainer.folds import table
 from trainer.model_card import make_card
 from trainer.results import Paths, Result, read_results
+from trainer.table import table
 from trainer.train import dataset
 
 LINEAR, NEIGHBOURS = "logistic-regression", "k-nearest-neighbours"
@@ -60,11 +61,10 @@ class Models:
         """The rows with None for missing."""
         return [[None if np.isnan(value) else value for value in row] for row in self.rows.tolist()]
 
-    def records(self) -> list[dict[str, float | int | None]]:
+    def records(self) -> list[dict[str, Value | None]]:
         """The rows as the API's clients send them."""
-        whole = [feature.type == "integer" for feature in self.stated.features.values()]
         return [
-            {n: int(v) if w and v is not None else v for n, v, w in zip(self.features, row, whole, strict=True)}
+            {name: from_input(f, v) for (name, f), v in zip(self.stated.features.items(), row, strict=True)}
             for row in self.plain()
         ]
 

@@ -186,7 +186,7 @@ def test_dvc_pull_gives_the_bytes_back(lab):
     assert lab.run("dvc", "pull", "--quiet", "dvc.yaml").returncode == 0
     everything = lab.run("dvc", "pull")
     assert everything.returncode != 0
-    assert "examples/own-table" in everything.stdout + everything.stderr
+    assert "tables/own-table" in everything.stdout + everything.stderr
 
 
 def test_a_killed_api_comes_back(lab):

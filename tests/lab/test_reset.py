@@ -12,7 +12,7 @@ import psutil
 from tests.conftest import own_processes
 from tests.lab.test_lab import eventually
 
-CRABS = "examples/crabs/params.yaml"
+CRABS = "tables/crabs/params.yaml"
 
 
 def _supervisord(lab) -> psutil.Process | None:
@@ -63,10 +63,10 @@ def test_another_table_needs_no_python(lab):
     """`make up PARAMS=…` serves a table with other names, bounds and classes and with real-valued features."""
     output = lab.python("-m", "launcher", "up", PARAMS=CRABS)
     assert "champion version 1 is served" in output
-    assert "wrote examples/crabs/dvc.yaml" in output
+    assert "wrote tables/crabs/dvc.yaml" in output
     card = lab.api("GET", "/model")[1]["card"]
     assert (card["problem"], card["features"][0]["type"]) == ("leptograpsus-crabs", "real")
-    rows = (lab.root / "examples/crabs/data/source/crabs.csv").read_text().splitlines()
+    rows = (lab.root / "tables/crabs/data/source/crabs.csv").read_text().splitlines()
     right = 0
     for row in rows[1::20]:
         *values, colour = row.split(",")
@@ -75,6 +75,6 @@ def test_another_table_needs_no_python(lab):
         assert status == 200
         right += answer["label"] == {"B": "blue", "O": "orange"}[colour]
     assert right >= 8, "these crabs are among those it was trained on"
-    assert "up to date" in lab.run("dvc", "status", "examples/crabs/dvc.yaml").stdout
-    pulled = lab.run("dvc", "status", "--cloud", "examples/crabs/dvc.yaml")
+    assert "up to date" in lab.run("dvc", "status", "tables/crabs/dvc.yaml").stdout
+    pulled = lab.run("dvc", "status", "--cloud", "tables/crabs/dvc.yaml")
     assert "Cache and remote 'lab' are in sync" in pulled.stdout, pulled.stdout + pulled.stderr

@@ -161,8 +161,8 @@ def table(lab: Lab) -> None:
     folder = lab.root / "tables" / "bad"
     if folder.exists():
         return
-    shutil.copytree(lab.root / "examples" / "crabs", folder)
-    lines = (folder / "params.yaml").read_text().replace("examples/crabs", "tables/bad").splitlines()
+    shutil.copytree(lab.root / "tables" / "crabs", folder)
+    lines = (folder / "params.yaml").read_text().replace("tables/crabs", "tables/bad").splitlines()
     lines = ["name: bad-crabs" if line.startswith("name:") else line for line in lines]
     lines = ['  sha256: ""' if line.startswith("  sha256:") else line for line in lines]
     (folder / "params.yaml").write_text("\n".join(lines) + "\n")

@@ -21,9 +21,10 @@ from lab.errors import LabError
 from lab.settings import ROOT
 from trainer import cluster, evaluate, folds
 from trainer.export import export
+from trainer.table import Table
 
 
-def small() -> tuple[problem.Problem, folds.Table]:
+def small() -> tuple[problem.Problem, Table]:
     definition = problem.parse(
         """
 name: small
@@ -44,7 +45,7 @@ evaluation: {folds: 3, repeats: 1, inner_folds: 2, seed: 1}
     x = rng.normal(size=(90, 2))
     y = (x[:, 0] + rng.normal(size=90) > 0).astype(int)
     x[::9, 0] = np.nan
-    return definition, folds.Table(x, y, None)
+    return definition, Table(x, y, None)
 
 
 def test_a_dask_cluster_gives_the_same_results():

@@ -16,8 +16,9 @@ from lab.errors import LabError
 from lab.problem import Candidate
 from tests.unit.results import CANCER
 from tests.unit.test_trainer import typed
-from trainer import evaluate, folds, promise, reference, significance, threshold
+from trainer import evaluate, promise, reference, significance, threshold
 from trainer.metrics import Counts, counts_at
+from trainer.table import table
 
 QUICK = replace(CANCER, evaluation=replace(CANCER.evaluation, repeats=1, folds=5))
 
@@ -128,7 +129,7 @@ def psi(expected: np.ndarray, observed: np.ndarray) -> float:
 @pytest.mark.parametrize("name", list(CANCER.candidates))
 def test_the_reference_of_the_score_agrees_with_the_scores_it_is_made_of(tmp_path, name):
     """The reference also agrees with float32 scores, whose rounding once moved a fifth to the next bin."""
-    data = folds.table(CANCER, typed(tmp_path, CANCER))
+    data = table(CANCER, typed(tmp_path, CANCER))
     oof = evaluate.evaluate(QUICK, {name: CANCER.candidates[name]}, data)[name].oof[0]
     histogram = reference.score_histogram(oof)
     served, _ = np.histogram(oof.astype(np.float32).astype(np.float64), bins=histogram.edges)
@@ -143,7 +144,7 @@ def test_the_threshold_comes_from_one_grid_point(tmp_path):
     """Out-of-fold probabilities of k-nearest neighbours are multiples of one share: folds with 3 and with 5 neighbours
     are not mixed, although the search of some folds chose the other number.
     """
-    data = folds.table(CANCER, typed(tmp_path, CANCER))
+    data = table(CANCER, typed(tmp_path, CANCER))
     candidate = Candidate(estimator="sklearn.neighbors.KNeighborsClassifier", grid={"n_neighbors": [3, 4, 5, 7]})
     outcome = evaluate.evaluate(QUICK, {"k": candidate}, data)["k"]
     scaled = outcome.oof * outcome.best["n_neighbors"]

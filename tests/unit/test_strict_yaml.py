@@ -43,7 +43,7 @@ def test_whatever_looks_like_a_number_is_what_dvc_takes_it_for(word):
 
 def test_the_labs_own_files_are_read_as_before():
     """Both tables of the repository are read as PyYAML reads them."""
-    for path in (ROOT / "params.yaml", ROOT / "examples" / "crabs" / "params.yaml"):
+    for path in (ROOT / "params.yaml", ROOT / "tables" / "crabs" / "params.yaml"):
         assert decode(path.read_bytes(), "x") == msgspec.yaml.decode(path.read_bytes())
 
 

@@ -25,6 +25,7 @@ from trainer.export import RefusedError, export, predict
 from trainer.model_card import make_card
 from trainer.recipe import check_estimator
 from trainer.results import Result
+from trainer.table import table
 from trainer.train import finish
 
 SOURCE = (ROOT / CANCER.source.path).read_text()
@@ -112,7 +113,7 @@ def test_every_bad_value_is_listed(tmp_path):
 
 def test_no_group_and_no_class_is_split_off(tmp_path):
     """Outer and inner folds hold whole samples and both classes, and each repeat tests every row once."""
-    data = folds.table(CANCER, typed(tmp_path, CANCER))
+    data = table(CANCER, typed(tmp_path, CANCER))
     outer_folds = folds.plan(CANCER, data)
     assert len(outer_folds) == 10 * CANCER.evaluation.repeats + 1
     assert len(outer_folds[-1].train) == 699
@@ -140,7 +141,7 @@ def test_a_model_onnx_cannot_follow_is_refused():
 
 def test_the_export_is_faithful_and_repeatable(tmp_path):
     """The probabilities agree within 1e-5 on every row, also with missing values; the bytes are always the same."""
-    data = folds.table(CANCER, typed(tmp_path, CANCER))
+    data = table(CANCER, typed(tmp_path, CANCER))
     trees = [f"sklearn.ensemble.{kind}Classifier" for kind in ("RandomForest", "ExtraTrees", "GradientBoosting")]
     trees.append("sklearn.tree.DecisionTreeClassifier")
     candidates = {**CANCER.candidates, **{name: problem.Candidate(estimator=name) for name in trees}}
@@ -180,14 +181,14 @@ KINDS = {
 def test_what_can_be_exported_can_be_served(tmp_path, monkeypatch, estimator, changes):
     """The API accepts the operators of every scikit-learn classifier with any settings."""
     monkeypatch.setattr("trainer.export._check", lambda *_: None)  # fidelity is another test's
-    data = folds.table(CANCER, typed(tmp_path, CANCER))
+    data = table(CANCER, typed(tmp_path, CANCER))
     model = evaluate.build(CANCER, "x", problem.Candidate(estimator=estimator, settings=changes)).fit(data.x, data.y)
     inspect(export(model, data.x, 0.5, "model"))
 
 
 def finished(tmp_path: Path, definition: problem.Problem, **changes) -> tuple[Result, bytes]:
     """The result of training a logistic regression."""
-    data = folds.table(definition, typed(tmp_path, CANCER))
+    data = table(definition, typed(tmp_path, CANCER))
     candidate = problem.Candidate(estimator="sklearn.linear_model.LogisticRegression", settings=changes)
     model = evaluate.build(definition, "x", candidate).fit(data.x, data.y)
     oof = model.predict_proba(data.x)[None, :, 1]

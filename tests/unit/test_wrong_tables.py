@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.errors import LabError
-from trainer import ingest, validate
+from lab.record import CONTROL
+from trainer import validate
 from trainer.__main__ import main
 
 PARAMS = """\
@@ -191,7 +192,7 @@ WRONG_PARAMS = {
     "a bound of ten thousand digits": (BELOW("max: 100", "max: 1" + "0" * 10_000), "line 8: this number has"),
     "bounds turned round": (BELOW("min: 0, max: 100", "min: 100, max: 0"), "features.a: min is not below max"),
     "a bound as text": (BELOW("max: 100", 'max: "100"'), r"Expected `float`, got `str` - at `\$.features.a.max`"),
-    "no bound": (BELOW(", max: 100", ""), r"missing required field `max` - at `\$.features.a`"),
+    "no bound": (BELOW(", max: 100", ""), "features.a: min and max are missing; a number needs both"),
     "a feature without bounds": (BELOW("{type: integer, min: 0, max: 100}", "integer"), r"at `\$.features.a`"),
     "a feature with a space": (BELOW("  a:", "  a b:"), r"at `\$.features.a b`"),
     "a feature of digits": (BELOW("  a:", "  7:"), "line 8: the key 7 is not text"),
@@ -342,7 +343,7 @@ def test_a_cell_is_read_as_it_was_written_or_refused(tmp_path_factory, rows, for
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator=form[0], quoting=form[1]).writerows([["a", "b", "y"], *rows])
     params = PARAMS.replace('missing: "?"', 'missing: ""')
-    if any(ingest.CONTROL.search(cell.strip(" \t")) for row in rows for cell in row):
+    if any(CONTROL.search(cell.strip(" \t")) for row in rows for cell in row):
         with pytest.raises(LabError, match="line end or another control character"):
             run(folder, text.getvalue(), params, "ingest")
         return
