@@ -18,6 +18,8 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 PY := $(VENV)/bin/python
 # The name holds the lock file's checksum, so that a changed lock file is another target.
 sum = $(shell cksum < requirements/$(1).txt | cut -d' ' -f1)
+# The option of a command for a variable of make's command line. The caller's environment may have a NAME by chance.
+option = --$(firstword $(subst =, ,$(1))) "$(if $(filter $(lastword $(subst =, ,$(1))),$(given)),$$$(lastword $(subst =, ,$(1))))"
 LAB := $(VENV)/.lab-$(call sum,lab)
 # Commands that stop the lab or show its state accept an outdated environment.
 SOME := $(or $(firstword $(wildcard $(VENV)/.lab-*)),$(LAB))
@@ -25,7 +27,7 @@ BENCH := $(VENV_BENCH)/.bench-$(call sum,bench)
 DEV := $(VENV)/.dev-$(call sum,dev)-$(call sum,lab)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset train simulate-gate reproduce env dev test bench bench-serving load load-ui elk-smoke check format lock
+.PHONY: help up down status logs reset new train simulate-gate reproduce env dev test bench bench-serving load load-ui elk-smoke check format lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -44,6 +46,9 @@ logs: $(SOME) ## the end of the logs [SERVICE=api] [FOLLOW=1]
 
 reset: $(SOME) ## stop, and remove the state after asking [YES=1]
 	@$(PY) -m launcher reset $(if $(filter 1,$(YES)),--yes)
+
+new: $(LAB) ## make a first params.yaml for a table [TABLE=file.csv TARGET=column POSITIVE=value NAME=mine]
+	@$(PY) -m trainer new $(foreach word,table=TABLE target=TARGET positive=POSITIVE name=NAME,$(call option,$(word)))
 
 train: $(LAB) ## run the pipeline and choose the champion [METRIC=recall ACCEPT=1 RETRY=1]
 	@$(PY) -m launcher train $(if $(METRIC),--metric $(METRIC)) $(if $(filter 1,$(ACCEPT)),--accept) $(if $(filter 1,$(RETRY)),--retry)

@@ -93,10 +93,14 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ClassLabel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A class: `value` as it stands in the source, `label` as people read it."""
+    """A class: `value` as it stands in the source, or several values; `label` as people read it."""
 
-    value: str
+    value: str | list[str]
     label: str
+
+    @property
+    def values(self) -> list[str]:
+        return [self.value] if isinstance(self.value, str) else self.value
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

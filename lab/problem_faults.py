@@ -82,13 +82,18 @@ def _repeated(names: list[str]) -> list[str]:
 def _target_faults(p: Problem) -> list[str]:
     faults = []
     for name, label in (("negative", p.target.negative), ("positive", p.target.positive)):
-        if label.value != label.value.strip():
-            faults.append(f"target.{name}.value has a space before or after it, which ingest removes from every cell")
-        if label.value in ("", *p.source.missing_marks):
-            faults.append(f"target.{name}.value is also source.missing; a class needs a value of its own")
+        if not label.values:
+            faults.append(f"target.{name}.value is an empty list; a class needs a value")
+        for value in label.values:
+            if value != value.strip():
+                faults.append(
+                    f"target.{name}.value has a space before or after it, which ingest removes from every cell"
+                )
+            if value in ("", *p.source.missing_marks):
+                faults.append(f"target.{name}.value is also source.missing; a class needs a value of its own")
         if not label.label:
             faults.append(f"target.{name}.label is empty")
-    if p.target.negative.value == p.target.positive.value:
+    if _repeated([*p.target.negative.values, *p.target.positive.values]):
         faults.append("target.negative and target.positive are the same value")
     if p.target.negative.label == p.target.positive.label:
         faults.append("target.negative and target.positive have the same label")

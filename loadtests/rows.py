@@ -39,5 +39,5 @@ def load(settings: Settings) -> tuple[Problem, list[Row]]:
 def _row(definition: Problem, line: dict[str, str]) -> Row:
     record = {name: from_text(feature, line[name]) for name, feature in definition.features.items()}
     target = definition.target
-    labels = {target.negative.value: target.negative.label, target.positive.value: target.positive.label}
+    labels = {value: each.label for each in (target.negative, target.positive) for value in each.values}
     return Row(record, labels[line[target.column]])

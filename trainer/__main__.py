@@ -1,4 +1,4 @@
-"""`python -m trainer check|ingest|validate|train|fresh|promote|reproduce`."""
+"""`python -m trainer new|check|ingest|validate|train|fresh|promote|reproduce`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ def main(words: list[str] | None = None) -> int:
     arguments = _parser().parse_args(words)
     if note := settings.ignored():
         print(note, file=sys.stderr)
+    if arguments.func is _new:
+        _new(arguments)
+        return 0
     values = settings.load()
     params = Path(arguments.params).resolve() if arguments.params else values.params_path
     status: int | None = arguments.func(arguments, values, problem.load(params), Paths(params.parent))
@@ -27,6 +30,14 @@ def main(words: list[str] | None = None) -> int:
 
 
 # Each command imports its modules itself, because scikit-learn, pandas and MLflow take seconds to import.
+
+
+def _new(arguments: Namespace) -> None:
+    from trainer.draft.new import new
+
+    if not arguments.table or not arguments.target:
+        raise errors.LabError("make new needs a file and a column", "make new TABLE=path/to/file.csv TARGET=column")
+    new(Path(arguments.table), arguments.target, arguments.positive, arguments.name)
 
 
 def _check(_: Namespace, _values: Settings, definition: Problem, _paths: Paths) -> None:
@@ -110,6 +121,12 @@ def _parser() -> ArgumentParser:
     add(_reproduce, "rebuild a registered version and compare").add_argument(
         "--version", type=int, required=True, help="number of the version"
     )
+    command = commands.add_parser("new", help="look at a table and write a first params.yaml")
+    command.add_argument("--table", required=True, help="a CSV or Parquet file")
+    command.add_argument("--target", required=True, help="the column to predict")
+    command.add_argument("--positive", default="", help="the value of the positive class")
+    command.add_argument("--name", default="", help="the name of the new folder; default: the file's")
+    command.set_defaults(func=_new)
     return parser
 
 

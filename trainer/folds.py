@@ -72,11 +72,12 @@ def _fold(repeat: int, parts: list[Ints], test: Ints, inner_folds: int) -> Fold:
 def _too_few(problem: Problem, data: Table) -> LabError:
     target, evaluation = problem.target, problem.evaluation
     units = np.arange(len(data.y)) if data.groups is None else data.groups
-    counts = {value: len(np.unique(units[data.y == y])) for y, value in enumerate([target.negative, target.positive])}
-    rarer = min(counts, key=lambda value: counts[value])
+    counts = {y: len(np.unique(units[data.y == y])) for y in (0, 1)}
+    rarer = min(counts, key=lambda y: counts[y])
+    value = " or ".join(map(repr, (target.negative, target.positive)[rarer].values))
     of = f"{len(np.unique(units))} {f'values of {evaluation.group}' if evaluation.group else 'rows'}"
     return LabError(
-        f"{evaluation.folds} folds are too many: each needs both classes, and {target.column} is {rarer.value!r} "
+        f"{evaluation.folds} folds are too many: each needs both classes, and {target.column} is {value} "
         f"in {counts[rarer]} of {of}",
-        f"lower evaluation.folds (3 is the least, with inner_folds: 2), or take more data with {rarer.value!r}",
+        f"lower evaluation.folds (3 is the least, with inner_folds: 2), or take more data with {value}",
     )

@@ -53,15 +53,16 @@ def validate(problem: Problem, frame: pd.DataFrame) -> pd.DataFrame:
     table = frame.copy()
     for name, feature in problem.features.items():
         table[name] = inputs_of(feature, frame[name])
-    table[problem.target.column] = (frame[problem.target.column] == problem.target.positive.value).astype(int)
+    table[problem.target.column] = frame[problem.target.column].isin(problem.target.positive.values).astype(int)
     if empty := [name for name in problem.features if table[name].isna().all()]:
         raise LabError(
             f"the dataset has no value in the columns {listing(empty)}",
             "a model learns nothing from them: remove them from features and from the file",
         )
-    if len(classes := frame[problem.target.column].unique()) < 2:
+    if table[problem.target.column].nunique() < 2:
         raise LabError(
-            f"the dataset has rows of one class only: {problem.target.column} is {classes[0]!r} in each",
+            f"the dataset has rows of one class only: {problem.target.column} is {frame[problem.target.column][0]!r} "
+            "in the first of them",
             "use more data, or a later data.until",
         )
     return table
@@ -77,7 +78,7 @@ def inputs_of(feature: record.Feature, texts: pd.Series) -> pd.Series:
 
 def schema(problem: Problem) -> pa.DataFrameSchema:
     """The problem as a pandera schema over text."""
-    classes = [problem.target.negative.value, problem.target.positive.value]
+    classes = [*problem.target.negative.values, *problem.target.positive.values]
     columns: dict[str, pa.Column] = {
         name: pa.Column(nullable=feature.nullable, checks=_checks(feature))
         for name, feature in problem.features.items()
