@@ -22,6 +22,8 @@ CODE = (
     "lab/problem.py",
     "lab/record.py",
     "lab/trial.py",
+    "trainer/converters.py",
+    "trainer/estimators.py",
     "trainer/evaluate.py",
     "trainer/export.py",
     "trainer/folds.py",
