@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from onnx import TensorProto
@@ -11,6 +12,7 @@ from skl2onnx.common.data_types import FloatTensorType
 from trainer.encoding import LevelEncoder
 
 
+@functools.cache
 def register() -> None:
     """Make the converter known to skl2onnx."""
     update_registered_converter(LevelEncoder, "LabLevelEncoder", _shape, _convert)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from lab.errors import LabError
 from lab.problem import METRICS, Candidate, Problem
+from trainer import estimators
 from trainer.cluster import CODE_SHA256, check_code
 from trainer.encoding import steps
 from trainer.fit_progress import FitProgress
@@ -32,20 +32,6 @@ SCORERS = {
     "brier": get_scorer("neg_brier_score"),
     "log_loss": get_scorer("neg_log_loss"),
 }
-# Trees need no scaling. Scaling could even change predictions: a split may lie on a value, and ONNX rounds a scaled
-# value to float32, so that the value could take the other branch.
-TREES = frozenset(
-    {
-        "DecisionTreeClassifier",
-        "ExtraTreeClassifier",
-        "RandomForestClassifier",
-        "ExtraTreesClassifier",
-        "GradientBoostingClassifier",
-        "HistGradientBoostingClassifier",
-        "LGBMClassifier",
-        "XGBClassifier",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -138,27 +124,16 @@ def _fits(search: GridSearchCV, fold: Fold) -> int:
 
 def build(problem: Problem, name: str, candidate: Candidate) -> Pipeline:
     """The preparation of the rows (`trainer.encoding`) and the declared estimator, not fitted."""
-    module, _, attribute = candidate.estimator.rpartition(".")
     where = f"candidates.{name}"
     try:
-        estimator = getattr(importlib.import_module(module), attribute)(**candidate.settings)
-    except Exception as error:  # its module and its constructor may raise any exception
-        raise LabError(
-            f"{where}: cannot make {candidate.estimator}: {error}",
-            "estimator is an import path such as sklearn.linear_model.LogisticRegression, settings its arguments",
-        ) from error
-    if not hasattr(estimator, "predict_proba") or not hasattr(estimator, "get_params"):
-        raise LabError(
-            f"{where}: {candidate.estimator} gives no probabilities",
-            "take a scikit-learn classifier with predict_proba",
-        )
-    parameters = estimator.get_params()
-    unknown = sorted(set(candidate.grid) - set(parameters))
+        estimator = estimators.make_estimator(candidate.estimator, candidate.settings, problem.evaluation.seed)
+    except LabError as error:
+        raise LabError(f"{where}: {error.message}", error.remedy) from error
+    last = estimators.steps(estimator)
+    unknown = sorted(set(candidate.grid) - set(last[-1][1].get_params()))
     if unknown:
         raise LabError(f"{where}.grid: {candidate.estimator} has no {', '.join(unknown)}", "correct params.yaml")
-    if "random_state" in parameters and "random_state" not in candidate.settings:
-        estimator.set_params(random_state=problem.evaluation.seed)
-    return Pipeline([*steps(problem, scale=attribute not in TREES), ("model", estimator)])
+    return Pipeline([*steps(problem, scale=len(last) > 1), last[-1]])
 
 
 def _search(problem: Problem, name: str, candidate: Candidate) -> GridSearchCV:

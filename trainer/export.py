@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
 
 from lab import package
 from lab.card import TOLERANCE
-from trainer import encoding_onnx
+from trainer.converters import CONVERTED, register
 from trainer.metrics import Floats
-
-encoding_onnx.register()
 
 # The number of records, with each value at a bound, that are tried.
 CORNERS = 256
@@ -28,25 +27,38 @@ def export(model: Pipeline, x: Floats, threshold: float, name: str) -> bytes:
     Raises RefusedError when it cannot be converted, or when on any row of `x` its label differs from scikit-learn's
     or a probability by more than TOLERANCE.
     """
-    estimator = model.steps[-1][1]
-    options: dict[str, bool | str] = {"zipmap": False}
-    if type(estimator).__module__.startswith("sklearn.neighbors"):
-        options["optim"] = "cdist"  # k-nearest neighbours take 15 µs a row with this option and 820 µs without
     try:
-        converted = to_onnx(
-            model,
-            initial_types=[("features", FloatTensorType([None, x.shape[1]]))],
-            options={id(estimator): options},
-            name=name,  # the default name is random, and equal models would then differ in their bytes
-        )
-        # Sorted, because the converter gives them in the order of a set, which differs between processes.
-        converted.opset_import.sort(key=lambda opset: opset.domain)
-        data = bytes(converted.SerializeToString(deterministic=True))
+        data = _convert(model, x.shape[1], name)
         probability = predict(data, x)
     except Exception as error:  # converters and the runtime may raise any exception
-        raise RefusedError(f"no ONNX for {type(estimator).__name__}: {error}".splitlines()[0]) from error
+        reason = f"{error}".partition("\n")[0].removesuffix(".")
+        raise RefusedError(
+            f"no ONNX for {type(model.steps[-1][1]).__name__}: {reason}. These can be converted: {', '.join(CONVERTED)}"
+        ) from error
     _check(probability, model.predict_proba(x)[:, 1], threshold)
     return data
+
+
+def _convert(model: Pipeline, features: int, name: str) -> bytes:
+    estimator = model.steps[-1][1]
+    register(estimator)
+    # k-nearest neighbours take 15 µs a row with this option and 820 µs without, also in another estimator.
+    options: dict[object, dict[str, bool | str]] = {KNeighborsClassifier: {"optim": "cdist"}}
+    options[id(estimator)] = {"zipmap": False, **options.get(type(estimator), {})}
+    converted = to_onnx(
+        model,
+        initial_types=[("features", FloatTensorType([None, features]))],
+        options=options,
+        name=name,  # the default name is random, and equal models would then differ in their bytes
+    )
+    # Sorted, because the converter gives them in the order of a set, which differs between processes.
+    converted.opset_import.sort(key=lambda opset: opset.domain)
+    # ONNX Runtime prints a warning for each constant that no operator reads.
+    graph = converted.graph
+    read = {name for node in graph.node for name in node.input}
+    for constant in [each for each in graph.initializer if each.name not in read]:
+        graph.initializer.remove(constant)
+    return bytes(converted.SerializeToString(deterministic=True))
 
 
 def predict(model: bytes, x: Floats) -> Floats:
