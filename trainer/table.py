@@ -17,6 +17,8 @@ Split = tuple[Ints, Ints]
 class Table:
     """A valid dataset as arrays: `x` (rows, features) with NaN for missing, `y` (rows,) 0 or 1.
 
+    The values in `x` are those that a float32 can hold.
+
     `groups` and `months`, of shape (rows,), number the values of evaluation.group and the months in their order.
     """
 
@@ -43,7 +45,8 @@ def table(problem: Problem, frame: pd.DataFrame) -> Table:
     """The arrays of a typed dataset, such as `trainer.validate.validate` returns."""
     group = problem.evaluation.group
     return Table(
-        x=frame[list(problem.features)].to_numpy(dtype=np.float64),
+        # The served model gets float32, so that a split of a tree that was trained on more digits could fall between.
+        x=frame[list(problem.features)].to_numpy(dtype=np.float32).astype(np.float64),
         y=frame[problem.target.column].to_numpy(dtype=np.int64),
         groups=pd.factorize(frame[group])[0] if group else None,
         months=pd.factorize(frame[GROUP_COLUMN], sort=True)[0] if problem.source.groups else None,

@@ -61,8 +61,8 @@ def validate(problem: Problem, frame: pd.DataFrame) -> pd.DataFrame:
         )
     if table[problem.target.column].nunique() < 2:
         raise LabError(
-            f"the dataset has rows of one class only: {problem.target.column} is {frame[problem.target.column][0]!r} "
-            "in the first of them",
+            f"the dataset has rows of one class only: {problem.target.column} is "
+            f"{' or '.join(map(repr, frame[problem.target.column].unique()))} in each",
             "use more data, or a later data.until",
         )
     return table

@@ -213,7 +213,10 @@ WRONG_PARAMS = {
     ),
     "a class that is empty": (BELOW('value: "no"', 'value: ""'), "target.negative.value is also source.missing"),
     "a class with a space": (BELOW('value: "no"', 'value: "no "'), "target.negative.value has a space"),
-    "a class that is a number": (BELOW('value: "no"', "value: 2"), r"Expected `str`, got `int` - at `\$.target"),
+    "a class that is a number": (
+        BELOW('value: "no"', "value: 2"),
+        r"Expected `array | str`, got `int` - at `\$.target",
+    ),
     "a class without a label": (BELOW('label: "no"}', 'label: ""}'), "target.negative.label is empty"),
     "a missing mark with a space": (BELOW('missing: "?"', 'missing: " ?"'), "source.missing has a space"),
     "a source that is no path": (BELOW("SOURCE", '"a\\0b"'), "cannot read the source"),

@@ -12,8 +12,10 @@ from lab.errors import LabError
 
 MOST_COLUMNS = 1000
 MEMORY = "700MB"
-# DuckDB's sniffer needs to be told the encoding. The first one that it can read the file with is taken.
-ENCODINGS = ("utf-8", "utf-16", "latin-1")
+# DuckDB's sniffer needs to be told the encoding. The first one that it can read the file with is taken; UTF-16 is
+# marked by the first two bytes.
+ENCODINGS = ("utf-8", "latin-1")
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 # The first bytes of Excel's files: the first is a ZIP file, which is no text either.
 EXCEL = {b"PK\x03\x04": ".xlsx", b"\xd0\xcf\x11\xe0": ".xls"}
 # Texts that often stand for a missing value. The rarer ones count only in columns of numbers or dates, because they
@@ -48,7 +50,7 @@ def load(connection: duckdb.DuckDBPyConnection, path: Path, target: str) -> File
         file = _sniffed(connection, path, target)
         _load_text(connection, file)
     if len(file.names) < 2:
-        raise LabError(f"{path} has one column, {file.names[0]!r}", "give a file with the target and the features")
+        raise LabError(f"{path} has one column, {file.names[0][:60]!r}", "give a file with the target and the features")
     if not connection.execute("SELECT count(*) FROM source").fetchall()[0][0]:
         raise LabError(f"{path} has no rows", "give a file with the target and the features")
     return file
@@ -69,7 +71,9 @@ def _check(path: Path) -> None:
 
 
 def _sniffed(connection: duckdb.DuckDBPyConnection, path: Path, target: str) -> File:
-    for encoding in ENCODINGS:
+    with path.open("rb") as opened:
+        encodings = ("utf-16",) if opened.read(2) in UTF_16 else ENCODINGS
+    for encoding in encodings:
         try:
             return _with_decimal(connection, path, target, encoding)
         except duckdb.Error as error:

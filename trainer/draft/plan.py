@@ -101,7 +101,7 @@ def find(columns: list[Column], target: str) -> Column:
     for column, name in zip(columns, rename([each.name for each in columns]), strict=True):
         if target in (column.name, name):
             return column
-    shown = ", ".join(column.name for column in columns[:20])
+    shown = ", ".join(column.name[:60] for column in columns[:20])
     more = f" and {len(columns) - 20} more" if len(columns) > 20 else ""
     raise LabError(f"the file has no column {target!r}; it has {shown}{more}", "TARGET= is the column to predict")
 
