@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from skl2onnx import update_registered_converter
+from skl2onnx._supported_operators import sklearn_operator_name_map
 from skl2onnx.common._registration import get_converter, register_converter
 from skl2onnx.common.shape_calculator import calculate_linear_classifier_output_shapes
 from skl2onnx.operator_converters.linear_classifier import convert_sklearn_linear_classifier
 from sklearn.base import BaseEstimator
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.impute import SimpleImputer
 
-from trainer.estimators import nested
+from trainer.estimators import Imputer, nested
 from trainer.metrics import Floats
 
 # The classifiers that are converted with their default settings; tests/unit/test_models.py compares this with what
@@ -113,6 +115,7 @@ def _plain(value: Any) -> Any:
 
 @functools.cache
 def _register_sklearn() -> None:
+    sklearn_operator_name_map[Imputer] = sklearn_operator_name_map[SimpleImputer]
     hist, vote = get_converter(HIST), get_converter(VOTE)
 
     def convert_hist(scope: Any, operator: Any, container: Any) -> None:

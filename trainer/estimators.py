@@ -10,12 +10,15 @@ import importlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from lab.errors import LabError
+from trainer.metrics import Floats, Ints
 
 Settings = dict[str, Any]
 
@@ -43,6 +46,21 @@ FIXED: dict[str, Settings] = {
 }
 
 
+class Imputer(SimpleImputer):  # type: ignore[misc] # mypy does not read scikit-learn
+    """Puts the median for a missing value, rounded to float32 as all values are that a served model gets.
+
+    A tree may split at the median itself, and ONNX Runtime could take the other branch for the rounded value.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(strategy="median")
+
+    def fit(self, X: Floats, y: Ints | None = None) -> Imputer:  # noqa: N803 - scikit-learn's name
+        medians: Floats = super().fit(X, y).statistics_
+        self.statistics_: Floats = medians.astype(np.float32).astype(np.float64)
+        return self
+
+
 def make_estimator(path: str, settings: Settings, seed: int) -> BaseEstimator:
     """The estimator at an import path with its settings, not fitted.
 
@@ -63,7 +81,7 @@ def declared(path: str, settings: Settings) -> Iterator[tuple[str, Settings]]:
     """The import path and the settings of an estimator and of all that its settings declare, at any depth."""
     yield path, settings
     for value in settings.values():
-        for member in _members(value) if _is_group(value) else [value]:
+        for member in value.values() if _is_group(value) else [value]:
             if _is_declaration(member):
                 yield from declared(member["estimator"], member.get("settings", {}))
 
@@ -82,22 +100,26 @@ def nested(estimator: BaseEstimator) -> Iterator[BaseEstimator]:
         yield from nested(child)
 
 
-def steps(estimator: BaseEstimator) -> list[tuple[str, BaseEstimator]]:
-    """The steps of a pipeline after the imputer: a scaler, unless the estimator has trees, and the estimator.
+def pipeline(estimator: BaseEstimator) -> Pipeline:
+    """The imputer, a scaler unless the estimator has trees, and the estimator as the step `model`, not fitted.
 
-    In an ensemble of trees and others, the scaler stands before each of the others.
+    In an ensemble of trees and others, the scaler stands before each of the others, in a pipeline with a step `model`.
     """
+    return Pipeline([("impute", Imputer()), *_scaled(estimator)])
+
+
+def _scaled(estimator: BaseEstimator) -> list[tuple[str, BaseEstimator]]:
     if not _has_trees(estimator):
         return [("scale", StandardScaler()), ("model", estimator)]
     for name, child in _on_features(estimator).items():
-        last = steps(child)
-        estimator.set_params(**{name: last[0][1] if len(last) == 1 else Pipeline(last)})
+        scaled = _scaled(child)
+        estimator.set_params(**{name: Pipeline(scaled) if len(scaled) > 1 else child})
     return [("model", estimator)]
 
 
 def _make(path: str, settings: Settings, seed: int) -> BaseEstimator:
     module, _, attribute = path.rpartition(".")
-    arguments = {**FIXED.get(path.partition(".")[0], {})}
+    arguments = dict(FIXED.get(path.partition(".")[0], {}))
     for key, value in settings.items():
         arguments[key] = _argument(key, value, seed)
     try:
@@ -141,10 +163,6 @@ def _is_declaration(value: Any) -> bool:
 
 def _is_group(value: Any) -> bool:
     return isinstance(value, dict) and bool(value) and all(_is_declaration(each) for each in value.values())
-
-
-def _members(group: dict[str, Any]) -> list[Any]:
-    return list(group.values())
 
 
 def _on_features(estimator: BaseEstimator) -> dict[str, BaseEstimator]:

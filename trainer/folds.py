@@ -40,10 +40,14 @@ class Fold:
 
 
 def table(problem: Problem, frame: pd.DataFrame) -> Table:
-    """The arrays of a typed dataset, such as `trainer.validate.validate` returns."""
+    """The arrays of a typed dataset, such as `trainer.validate.validate` returns.
+
+    The features are rounded to float32, because a served model gets float32. A tree that was fitted on other values may
+    split between a value and its float32.
+    """
     group = problem.evaluation.group
     return Table(
-        x=frame[list(problem.features)].to_numpy(dtype=np.float64),
+        x=frame[list(problem.features)].to_numpy(dtype=np.float64).astype(np.float32).astype(np.float64),
         y=frame[problem.target.column].to_numpy(dtype=np.int64),
         groups=pd.factorize(frame[group])[0] if group else None,
     )
