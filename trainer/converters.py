@@ -27,8 +27,8 @@ from sklearn.impute import SimpleImputer
 from trainer.estimators import Imputer, nested
 from trainer.metrics import Floats
 
-# The classifiers that are converted with their default settings; tests/unit/test_models.py compares this with what
-# happens. docs/models.md has the settings that cannot be converted.
+# The classifiers that are converted; tests/unit/test_models.py compares this with what happens. docs/models.md has the
+# settings that they need, and those that cannot be converted.
 CONVERTED = (
     "AdaBoostClassifier",
     "BaggingClassifier",
@@ -46,9 +46,14 @@ CONVERTED = (
     "LogisticRegression",
     "LogisticRegressionCV",
     "MLPClassifier",
+    "NuSVC",
+    "OneVsRestClassifier",
     "QuadraticDiscriminantAnalysis",
     "RandomForestClassifier",
+    "SGDClassifier",
+    "SVC",
     "StackingClassifier",
+    "TunedThresholdClassifierCV",
     "VotingClassifier",
     "XGBClassifier",
 )
@@ -201,8 +206,11 @@ def _register_xgboost() -> None:
     from xgboost import XGBClassifier
 
     def convert(scope: Any, operator: Any, container: Any) -> None:
-        # XGBoost's thresholds are float32 already, written as decimals that only the nearest float32 restores.
-        convert_xgboost(scope, operator, _Container(container))
+        # Without n_estimators, onnxmltools counts the trees. It otherwise takes several trees in a round, as with
+        # `num_parallel_tree`, for several classes. XGBoost's thresholds are float32 already, written as decimals that
+        # only the nearest float32 restores.
+        with _changed(operator.raw_operator, n_estimators=None):
+            convert_xgboost(scope, operator, _Container(container))
 
     update_registered_converter(
         XGBClassifier, "XGBoostClassifier", calculate_linear_classifier_output_shapes, convert, options=OPTIONS
