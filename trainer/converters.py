@@ -16,18 +16,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from skl2onnx import update_registered_converter
+from skl2onnx._supported_operators import sklearn_operator_name_map
 from skl2onnx.common._registration import get_converter, register_converter
 from skl2onnx.common.shape_calculator import calculate_linear_classifier_output_shapes
 from skl2onnx.operator_converters.linear_classifier import convert_sklearn_linear_classifier
 from sklearn.base import BaseEstimator
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.impute import SimpleImputer
 
 from trainer import encoding_onnx
+from trainer.encoding import Imputer
 from trainer.estimators import nested
 from trainer.metrics import Floats
 
-# The classifiers that are converted with their default settings; tests/unit/test_models.py compares this with what
-# happens. docs/models.md has the settings that cannot be converted.
+# The classifiers that are converted; tests/unit/test_models.py compares this with what happens. docs/models.md has the
+# settings that they need, and those that cannot be converted.
 CONVERTED = (
     "AdaBoostClassifier",
     "BaggingClassifier",
@@ -45,9 +48,14 @@ CONVERTED = (
     "LogisticRegression",
     "LogisticRegressionCV",
     "MLPClassifier",
+    "NuSVC",
+    "OneVsRestClassifier",
     "QuadraticDiscriminantAnalysis",
     "RandomForestClassifier",
+    "SGDClassifier",
+    "SVC",
     "StackingClassifier",
+    "TunedThresholdClassifierCV",
     "VotingClassifier",
     "XGBClassifier",
 )
@@ -115,6 +123,7 @@ def _plain(value: Any) -> Any:
 
 @functools.cache
 def _register_sklearn() -> None:
+    sklearn_operator_name_map[Imputer] = sklearn_operator_name_map[SimpleImputer]
     hist, vote = get_converter(HIST), get_converter(VOTE)
 
     def convert_hist(scope: Any, operator: Any, container: Any) -> None:
@@ -200,8 +209,11 @@ def _register_xgboost() -> None:
     from xgboost import XGBClassifier
 
     def convert(scope: Any, operator: Any, container: Any) -> None:
-        # XGBoost's thresholds are float32 already, written as decimals that only the nearest float32 restores.
-        convert_xgboost(scope, operator, _Container(container))
+        # Without n_estimators, onnxmltools counts the trees. It otherwise takes several trees in a round, as with
+        # `num_parallel_tree`, for several classes. XGBoost's thresholds are float32 already, written as decimals that
+        # only the nearest float32 restores.
+        with _changed(operator.raw_operator, n_estimators=None):
+            convert_xgboost(scope, operator, _Container(container))
 
     update_registered_converter(
         XGBClassifier, "XGBoostClassifier", calculate_linear_classifier_output_shapes, convert, options=OPTIONS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -11,14 +12,28 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from lab.problem import Problem
-from lab.record import is_number
-from trainer.metrics import Floats
+from lab.record import Feature, is_number
+from trainer.metrics import Floats, Ints
 
 # A level with fewer training rows has no column of its own.
 LEAST_ROWS = 10
 # The code of a missing category, for the model only.
 MISSING = -1.0
+
+
+class Imputer(SimpleImputer):  # type: ignore[misc] # mypy does not read scikit-learn
+    """Puts the median for a missing value, rounded to float32 as all values are that a served model gets.
+
+    A tree may split at the median itself, and ONNX Runtime could take the other branch for the rounded value.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(strategy="median")
+
+    def fit(self, X: Floats, y: Ints | None = None) -> Self:  # noqa: N803 - scikit-learn's name
+        medians: Floats = super().fit(X, y).statistics_
+        self.statistics_: Floats = medians.astype(np.float32).astype(np.float64)
+        return self
 
 
 class LevelEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -49,12 +64,14 @@ class LevelEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return columns
 
 
-def steps(problem: Problem, *, scale: bool) -> list[tuple[str, Any]]:
-    """The steps of a pipeline before its estimator. `scale`: numbers are scaled to mean 0 and variance 1."""
-    features = list(problem.features.values())
+def preparation(features: Sequence[Feature], *, scale: bool) -> list[tuple[str, Any]]:
+    """The steps of a pipeline before its estimator. `scale`: numbers are scaled to mean 0 and variance 1.
+
+    Without `features`, every column is a number.
+    """
     numbers = [place for place, feature in enumerate(features) if is_number(feature)]
     levels = [place for place, feature in enumerate(features) if not is_number(feature)]
-    of_numbers = [("impute", SimpleImputer(strategy="median")), *([("scale", StandardScaler())] if scale else [])]
+    of_numbers = [("impute", Imputer()), *([("scale", StandardScaler())] if scale else [])]
     if not levels:
         return of_numbers
     of_levels = [("missing", SimpleImputer(strategy="constant", fill_value=MISSING)), ("encode", LevelEncoder())]

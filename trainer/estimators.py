@@ -7,7 +7,7 @@ values, as `estimators` of a VotingClassifier, is a list of named estimators.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sklearn.base import BaseEstimator
@@ -16,6 +16,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from lab.errors import LabError
+from lab.record import Feature
+from trainer.encoding import preparation
 
 Settings = dict[str, Any]
 
@@ -63,7 +65,7 @@ def declared(path: str, settings: Settings) -> Iterator[tuple[str, Settings]]:
     """The import path and the settings of an estimator and of all that its settings declare, at any depth."""
     yield path, settings
     for value in settings.values():
-        for member in _members(value) if _is_group(value) else [value]:
+        for member in value.values() if _is_group(value) else [value]:
             if _is_declaration(member):
                 yield from declared(member["estimator"], member.get("settings", {}))
 
@@ -82,22 +84,28 @@ def nested(estimator: BaseEstimator) -> Iterator[BaseEstimator]:
         yield from nested(child)
 
 
-def steps(estimator: BaseEstimator) -> list[tuple[str, BaseEstimator]]:
-    """The last steps of a pipeline: a scaler, unless the estimator has trees, and the estimator.
+def pipeline(estimator: BaseEstimator, features: Sequence[Feature] = ()) -> Pipeline:
+    """The preparation of the rows (`trainer.encoding`) and the estimator as the step `model`, not fitted.
 
-    In an ensemble of trees and others, the scaler stands before each of the others.
+    Numbers are scaled unless the estimator has trees. In an ensemble of trees and others, a scaler stands before each
+    of the others, in a pipeline with a step `model`.
     """
+    last = _scaled(estimator)
+    return Pipeline([*preparation(features, scale=len(last) > 1), last[-1]])
+
+
+def _scaled(estimator: BaseEstimator) -> list[tuple[str, BaseEstimator]]:
     if not _has_trees(estimator):
         return [("scale", StandardScaler()), ("model", estimator)]
     for name, child in _on_features(estimator).items():
-        last = steps(child)
-        estimator.set_params(**{name: last[0][1] if len(last) == 1 else Pipeline(last)})
+        scaled = _scaled(child)
+        estimator.set_params(**{name: Pipeline(scaled) if len(scaled) > 1 else child})
     return [("model", estimator)]
 
 
 def _make(path: str, settings: Settings, seed: int) -> BaseEstimator:
     module, _, attribute = path.rpartition(".")
-    arguments = {**FIXED.get(path.partition(".")[0], {})}
+    arguments = dict(FIXED.get(path.partition(".")[0], {}))
     for key, value in settings.items():
         arguments[key] = _argument(key, value, seed)
     try:
@@ -141,10 +149,6 @@ def _is_declaration(value: Any) -> bool:
 
 def _is_group(value: Any) -> bool:
     return isinstance(value, dict) and bool(value) and all(_is_declaration(each) for each in value.values())
-
-
-def _members(group: dict[str, Any]) -> list[Any]:
-    return list(group.values())
 
 
 def _on_features(estimator: BaseEstimator) -> dict[str, BaseEstimator]:

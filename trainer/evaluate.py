@@ -18,7 +18,6 @@ from lab.errors import LabError
 from lab.problem import METRICS, Candidate, Problem
 from trainer import estimators
 from trainer.cluster import CODE_SHA256, check_code
-from trainer.encoding import steps
 from trainer.fit_progress import FitProgress
 from trainer.fit_warnings import lines, recorded
 from trainer.folds import plan
@@ -129,11 +128,11 @@ def build(problem: Problem, name: str, candidate: Candidate) -> Pipeline:
         estimator = estimators.make_estimator(candidate.estimator, candidate.settings, problem.evaluation.seed)
     except LabError as error:
         raise LabError(f"{where}: {error.message}", error.remedy) from error
-    last = estimators.steps(estimator)
-    unknown = sorted(set(candidate.grid) - set(last[-1][1].get_params()))
+    pipeline = estimators.pipeline(estimator, list(problem.features.values()))
+    unknown = sorted(set(candidate.grid) - set(pipeline.steps[-1][1].get_params()))
     if unknown:
         raise LabError(f"{where}.grid: {candidate.estimator} has no {', '.join(unknown)}", "correct params.yaml")
-    return Pipeline([*steps(problem, scale=len(last) > 1), last[-1]])
+    return pipeline
 
 
 def _search(problem: Problem, name: str, candidate: Candidate) -> GridSearchCV:

@@ -71,7 +71,7 @@ def on_present_data(
     if same := next((r for r in results.values() if same_recipe(r.recipe, recipe)), None):
         return Champion(recipe, card.lineage.fingerprint, card.lineage.data_md5, same.folds, same.promises)
     try:
-        check_estimator(recipe.estimator)
+        check_estimator(recipe.estimator, recipe.settings, recipe.grid)
         candidate = Candidate(estimator=recipe.estimator, settings=recipe.settings, grid=recipe.grid)
         data = table(problem, frame)
         with backend(settings.dask_scheduler_address):

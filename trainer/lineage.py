@@ -12,6 +12,7 @@ import msgspec
 from lab.errors import LabError
 from lab.problem import Candidate, Problem, to_builtins
 from lab.settings import ROOT
+from trainer.estimators import declared
 
 # The modules that shape a model or its card: a change in one of them can change the models. dvc.yaml lists the same
 # modules as dependencies of the training, and a test compares both lists with the imports of `trainer.train`.
@@ -46,7 +47,7 @@ CODE = (
 # The packages whose versions shape a model, in addition to the package of its estimator.
 SHAPING = ("scikit-learn", "numpy", "scipy", "skl2onnx", "onnx")
 # The packages whose versions a card records.
-PACKAGES = (*SHAPING, "pandas", "onnxruntime")
+PACKAGES = (*SHAPING, "pandas", "onnxruntime", "lightgbm", "xgboost-cpu", "onnxmltools")
 
 
 def digest(value: Any) -> str:
@@ -66,10 +67,15 @@ def packages() -> dict[str, str]:
     return {name: version(name) for name in PACKAGES}
 
 
-def shaping_packages(estimator: str) -> dict[str, str]:
-    """The version of each package that shapes a model of this estimator, given by its import path."""
-    owners = packages_distributions().get(estimator.partition(".")[0], [])
-    return {name: version(name) for name in sorted({*SHAPING, *owners})}
+def shaping_packages(*estimators: str) -> dict[str, str]:
+    """The version of each package that shapes a model of these estimators, given by their import paths."""
+    distributions = packages_distributions()
+    names = {*SHAPING}
+    for package in {estimator.partition(".")[0] for estimator in estimators}:
+        names |= {*distributions.get(package, [])}
+        if package in ("lightgbm", "xgboost"):
+            names.add("onnxmltools")  # it converts their models
+    return {name: version(name) for name in sorted(names)}
 
 
 def fingerprint(problem: Problem, candidate: Candidate, data_md5: str) -> str:
@@ -80,9 +86,8 @@ def fingerprint(problem: Problem, candidate: Candidate, data_md5: str) -> str:
     """
     fields = to_builtins(problem)
     parts = {key: fields[key] for key in ("features", "target", "evaluation", "threshold")}
-    return digest(
-        [data_md5, parts, msgspec.to_builtins(candidate), code_sha256(), shaping_packages(candidate.estimator)]
-    )
+    estimators = [path for path, _ in declared(candidate.estimator, candidate.settings)]
+    return digest([data_md5, parts, msgspec.to_builtins(candidate), code_sha256(), shaping_packages(*estimators)])
 
 
 def git_state() -> tuple[str, bool]:

@@ -259,7 +259,29 @@ def test_the_card_keeps_the_order_of_the_models_inputs():
     ["subprocess.Popen", "os.system", "builtins.eval", "sklearn.utils.os.system", "sklearn.pipeline.Pipeline", "x", ""],
 )
 def test_a_card_cannot_name_other_code(path):
-    """Only a classifier of scikit-learn is fitted again, and no other code is imported."""
-    check_estimator("sklearn.linear_model.LogisticRegression")
-    with pytest.raises(LabError, match="not a classifier"):
-        check_estimator(path)
+    """Only a known classifier is fitted again, also in another one, and no other code is imported."""
+    check_estimator("sklearn.linear_model.LogisticRegression", {}, {})
+    for settings in ({}, {"estimator": {"estimator": "sklearn.svm.LinearSVC"}}):
+        with pytest.raises(LabError, match="not a classifier"):
+            check_estimator(path, settings, {})
+    inner = {"estimator": path, "settings": {}}
+    for settings in ({"estimator": inner}, {"estimators": {"a": {"estimator": "x.Y", "settings": {"b": inner}}}}):
+        with pytest.raises(LabError, match="not a classifier"):
+            check_estimator("sklearn.ensemble.BaggingClassifier", settings, {})
+
+
+def test_a_card_cannot_give_lightgbm_a_file_or_a_host():
+    """A card with a parameter that is not a named one, or with two parameters in one text, is not fitted again."""
+    light = "lightgbm.LGBMClassifier"
+    check_estimator(light, {"n_estimators": 5, "objective": "binary", "max_bin": 63}, {"num_leaves": [7, 15]})
+    check_estimator("xgboost.XGBClassifier", {"objective": "binary:logistic"}, {"max_depth": [2, 3]})
+    nested = {"estimator": {"estimator": light, "settings": {"machines": "a:1"}}}
+    for path, settings, grid in [
+        (light, {"machines": "a:1"}, {}),
+        (light, {"objective": "binary forcedsplits_filename=x"}, {}),
+        (light, {}, {"objective": ["binary\nmachines=a:1"]}),
+        ("sklearn.calibration.CalibratedClassifierCV", nested, {}),
+        ("xgboost.XGBClassifier", {"process_type": "update"}, {}),
+    ]:
+        with pytest.raises(LabError, match="may not be safe"):
+            check_estimator(path, settings, grid)
