@@ -19,7 +19,8 @@ from lab.settings import ROOT
 from tests import models
 from tests.models import BOOSTED, HIST, LIGHT, LOGISTIC, TREE, XGB, declaration, table, tried
 from trainer.converters import CONVERTED, round_down
-from trainer.estimators import Imputer, declared, make_estimator, pipeline
+from trainer.encoding import Imputer
+from trainer.estimators import declared, make_estimator, pipeline
 from trainer.export import export
 
 STACKING, VOTING = "sklearn.ensemble.StackingClassifier", "sklearn.ensemble.VotingClassifier"

@@ -215,7 +215,7 @@ WRONG_PARAMS = {
     "a class with a space": (BELOW('value: "no"', 'value: "no "'), "target.negative.value has a space"),
     "a class that is a number": (
         BELOW('value: "no"', "value: 2"),
-        r"Expected `array | str`, got `int` - at `\$.target",
+        r"Expected `str \| array`, got `int` - at `\$.target",
     ),
     "a class without a label": (BELOW('label: "no"}', 'label: ""}'), "target.negative.label is empty"),
     "a missing mark with a space": (BELOW('missing: "?"', 'missing: " ?"'), "source.missing has a space"),
