@@ -24,7 +24,7 @@ from lab.errors import LabError
 from lab.settings import ROOT, STATE, Settings
 from launcher import certificate, pipeline, preflight
 from launcher.console import Progress
-from launcher.pipeline import CHECK, REPRODUCE, refused_table
+from launcher.pipeline import CHECK, refused_table
 from launcher.process_env import BIN, environment
 from launcher.services import Service
 from launcher.services import processes as wanted
@@ -98,9 +98,10 @@ def train(settings: Settings, options: Sequence[str] = ()) -> None:
     pipeline.run(settings, options)
 
 
-def reproduce(settings: Settings, version: int) -> int:
-    command = [sys.executable, *REPRODUCE, str(version)]
-    return subprocess.run(command, cwd=ROOT, env=pipeline.environment(settings), check=False).returncode
+def run_trainer(settings: Settings, words: Sequence[str]) -> int:
+    return subprocess.run(
+        [sys.executable, *words], cwd=ROOT, env=pipeline.environment(settings), check=False
+    ).returncode
 
 
 def follow(_settings: Settings, names: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""`python -m trainer check|ingest|validate|train|fresh|promote|reproduce`."""
+"""`python -m trainer check|ingest|validate|train|fresh|promote|reproduce|collect`."""
 
 from __future__ import annotations
 
@@ -86,6 +86,16 @@ def _reproduce(arguments: Namespace, values: Settings, definition: Problem, _: P
     return 0 if reproduce(values, definition, arguments.version) else 1
 
 
+def _collect(arguments: Namespace, _values: Settings, definition: Problem, _paths: Paths) -> None:
+    from lab.collection import PROPOSAL
+    from trainer.announce import events_folder
+    from trainer.collect import propose
+
+    proposal = propose(definition, events_folder(), arguments.until_month)
+    PROPOSAL.parent.mkdir(mode=0o700, exist_ok=True)
+    PROPOSAL.write_bytes(msgspec.json.encode(proposal))
+
+
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m trainer", description="Data in, champion out.")
     commands = parser.add_subparsers(required=True)
@@ -109,6 +119,9 @@ def _parser() -> ArgumentParser:
     command.add_argument("--by", default="", help="the person's name for the ledger; default: the user's")
     add(_reproduce, "rebuild a registered version and compare").add_argument(
         "--version", type=int, required=True, help="number of the version"
+    )
+    add(_collect, "write a proposal of labelled live records for `make collect`").add_argument(
+        "--until-month", default="", help="the last month, as in 2026-11"
     )
     return parser
 

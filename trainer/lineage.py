@@ -23,6 +23,7 @@ CODE = (
     "lab/problem_faults.py",
     "lab/record.py",
     "lab/trial.py",
+    "trainer/collected.py",
     "trainer/encoding.py",
     "trainer/encoding_onnx.py",
     "trainer/evaluate.py",
