@@ -99,9 +99,8 @@ def train(settings: Settings, options: Sequence[str] = ()) -> None:
 
 
 def run_trainer(settings: Settings, words: Sequence[str]) -> int:
-    return subprocess.run(
-        [sys.executable, *words], cwd=ROOT, env=pipeline.environment(settings), check=False
-    ).returncode
+    command = [sys.executable, *words]
+    return subprocess.run(command, cwd=ROOT, env=pipeline.environment(settings), check=False).returncode
 
 
 def follow(_settings: Settings, names: list[str]) -> None:
