@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 METRIC ?=
+MONTH ?=
 SERVICE ?=
 VENV_BENCH ?= .venv-bench
 
@@ -27,7 +28,7 @@ BENCH := $(VENV_BENCH)/.bench-$(call sum,bench)
 DEV := $(VENV)/.dev-$(call sum,dev)-$(call sum,lab)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset new train simulate-gate reproduce env dev test bench bench-serving load load-ui elk-smoke check format lock
+.PHONY: help up down status logs reset new train simulate-gate reproduce collect env dev test bench bench-serving load load-ui elk-smoke check format lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -58,6 +59,9 @@ simulate-gate: $(LAB) ## how often the gate decides as it should; takes an hour 
 
 reproduce: $(LAB) ## rebuild a registered version and compare [VERSION=1]
 	@$(PY) -m launcher reproduce --version $(or $(VERSION),$(error say which version: make reproduce VERSION=1))
+
+collect: $(LAB) ## add labelled live records to the dataset after asking [MONTH=2026-11 YES=1]
+	@$(PY) -m launcher collect $(if $(MONTH),--until-month $(MONTH)) $(if $(filter 1,$(YES)),--yes)
 
 env: $(LAB) ## make the environment only
 dev: $(DEV) ## make the environment with the tools for tests

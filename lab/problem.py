@@ -15,7 +15,8 @@ from lab.record import Level
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\Z")]
 Column = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,62}\Z")]
-Month = Annotated[str, Meta(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])\Z")]
+MONTH_PATTERN = r"^[0-9]{4}-(0[1-9]|1[0-2])\Z"
+Month = Annotated[str, Meta(pattern=MONTH_PATTERN)]
 # The patterns end in \Z because $ also matches before a final line end. The next two allow the empty text, which means
 # that there is no value: msgspec cannot combine a pattern with Literal[""].
 SomeColumn = Annotated[str, Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_.]{0,62})?\Z")]
@@ -30,6 +31,8 @@ LOSSES = frozenset({"brier", "log_loss"})
 # Columns that ingest adds to those of the source: the row number in the source, and the month of a dated group.
 ROW_COLUMN = "source_row"
 GROUP_COLUMN = "reported"
+# The first column of the collected records.
+PREDICTION_COLUMN = "prediction_id"
 # The greatest float32: ONNX computes in float32.
 GREATEST = 3.4028234e38
 
@@ -53,11 +56,19 @@ class DateColumn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: str = ""
 
 
+class Collected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The file of the labelled live records, which `make collect` writes, and the MD5 by which DVC knows the file."""
+
+    path: str
+    md5: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+
+
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The file of the table, unchanged from its publisher: Parquet when its name ends in .parquet, else text.
 
     `missing` is one mark or several; an empty cell is always missing. `columns` names the columns of the file in their
     order, also in place of the names in its header. `unused` are columns of the file that the lab does not read.
+    `collected` are further rows, which come after those of the file.
     """
 
     path: str
@@ -70,6 +81,7 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     columns: list[Column] = []
     unused: list[Column] = []
     groups: list[Group] | DateColumn = []
+    collected: Collected | None = None
 
     @property
     def missing_marks(self) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from lab.problem import GREATEST, GROUP_COLUMN, ROW_COLUMN, DateColumn, Feature, Problem
+from lab.problem import GREATEST, GROUP_COLUMN, PREDICTION_COLUMN, ROW_COLUMN, DateColumn, Feature, Problem
 from lab.record import level_faults
 
 
@@ -62,6 +62,11 @@ def _column_faults(p: Problem) -> list[str]:
         faults.append(
             f"no column may be called {column}: ingest adds one of that name; rename yours, in the file as well"
         )
+    if p.source.collected and PREDICTION_COLUMN in (*p.features, p.target.column):
+        faults.append(
+            f"no feature or target may be called {PREDICTION_COLUMN}, as a column of the collected records is; "
+            "rename yours, in the file as well"
+        )
     if not p.source.header and not p.source.columns:
         faults.append("source.columns must name the columns of a file without a header")
     if p.source.separator == p.source.decimal:
@@ -104,6 +109,11 @@ def _target_faults(p: Problem) -> list[str]:
 
 def _group_faults(p: Problem) -> list[str]:
     groups = p.source.groups
+    if p.source.collected and not groups:
+        return [
+            "source.collected needs source.groups, which is empty: the collected records are dated groups, so the rows "
+            "of the source need a month, too"
+        ]
     if p.data.until and not groups:
         return ["data.until selects from the dated groups in source.groups, which is empty"]
     if isinstance(groups, DateColumn):

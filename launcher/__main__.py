@@ -1,4 +1,4 @@
-"""`python -m launcher up|down|status|logs|reset|train|reproduce|settings`; the Makefile calls it.
+"""`python -m launcher up|down|status|logs|reset|train|reproduce|collect|settings`; the Makefile calls it.
 
 `pipeline` and `bucket` run inside a container, for `train` and `up`.
 """
@@ -81,6 +81,12 @@ def _reproduce(arguments: Namespace) -> int:
     return commands.reproduce(arguments.version)
 
 
+def _collect(arguments: Namespace) -> None:
+    from launcher import collect
+
+    collect.collect(arguments.until_month, arguments.yes)
+
+
 def _bucket(_: Namespace) -> None:
     from lab import s3
 
@@ -126,6 +132,9 @@ def _parser() -> ArgumentParser:
         train.add_argument("--retry", action="store_true", help="let a recipe that was rolled back compete again")
         train.add_argument("--by", default="", help="the person's name for the ledger; default: the user's")
     add(_reproduce, "rebuild a registered version and compare").add_argument("--version", type=int, required=True)
+    collect = add(_collect, "add labelled live records to the dataset after asking", locked=True)
+    collect.add_argument("--until-month", default="", help="the last month to collect, as in 2026-11")
+    collect.add_argument("--yes", action="store_true", help="do not ask")
     add(_bucket, "make the bucket if it is missing")
     add(_settings, "every setting, as .env.example")
     return parser

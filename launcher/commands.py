@@ -114,7 +114,7 @@ def train(options: Sequence[str] = ()) -> None:
 def reproduce(version: int) -> int:
     """Rebuild a registered version, compare, and return 0 when both are the same."""
     values = settings.load()
-    return engines.present(values).reproduce(values, version)
+    return engines.present(values).run_trainer(values, [*pipeline.REPRODUCE, str(version)])
 
 
 def logs(name: str, follow: bool) -> None:

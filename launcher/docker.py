@@ -16,7 +16,7 @@ from launcher.compose import NAME as NAME
 from launcher.compose import ask, project
 from launcher.compose import states as states
 from launcher.console import Progress
-from launcher.pipeline import CHECK, REPRODUCE, refused_table
+from launcher.pipeline import CHECK, refused_table
 from launcher.services import CONTAINERS, ELASTIC, Service
 from launcher.state import note_engine
 
@@ -152,13 +152,13 @@ def train(settings: Settings, options: Sequence[str] = ()) -> None:
         raise LabError("the pipeline failed; the reason stands above", "correct it, then run `make train`")
 
 
-def reproduce(settings: Settings, version: int) -> int:
-    code = _trainer(settings, [*REPRODUCE, str(version)])
+def run_trainer(settings: Settings, words: Sequence[str]) -> int:
+    code = _trainer(settings, words)
     pipeline.configure_dvc(settings)
     return code
 
 
-def _trainer(settings: Settings, words: list[str]) -> int:
+def _trainer(settings: Settings, words: Sequence[str]) -> int:
     """Run `python …` in the trainer's container on this clone's files, as their owner; return its exit status."""
     return compose.show(settings, *_TRAINER, *words)
 

@@ -44,8 +44,8 @@ class Engine(Protocol):
     def train(self, settings: Settings, options: Sequence[str] = ()) -> None:
         """Run the pipeline on this engine; the options are those of `trainer promote`."""
 
-    def reproduce(self, settings: Settings, version: int) -> int:
-        """Rebuild a registered version on this engine, compare, and return 0 when it is the same."""
+    def run_trainer(self, settings: Settings, words: Sequence[str]) -> int:
+        """Run `python` with these words on this engine, as the trainer; return its exit status."""
 
     def log_end(self, settings: Settings, name: str, lines: int = 15) -> str:
         """The last lines of a service's own log."""

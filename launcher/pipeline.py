@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab import aws, http, s3
+from lab import aws, http, problem, s3, strict_yaml
 from lab.errors import LabError
 from lab.settings import ROOT, STATE, Settings
 from launcher import preflight, process_env
@@ -20,6 +21,7 @@ from launcher.process_env import AWS_CONFIG
 
 REPRODUCE = ["-m", "trainer", "reproduce", "--version"]
 CHECK = ["-m", "trainer", "check"]
+COLLECT = ["-m", "trainer", "collect", "--until-month"]
 
 PUSH_SECONDS, FRESH_SECONDS = 900, 120
 # The settings that the trainer needs.
@@ -53,12 +55,43 @@ def run(settings: Settings, options: Sequence[str] = ()) -> None:
     prepare_stores(settings)
     http.request("GET", f"{settings.tracking_url}/health", timeout=5)
     _remove_empty_lock(settings)
+    records = _collected(settings)
     _call(settings, "the pipeline", ["dvc", "repro", str(definition)])
     if not _is_fresh(settings):
         # DVC takes the training as done because of its cache or dvc.lock, but neither contains the models.
         _call(settings, "the training", ["dvc", "repro", "--single-item", "--force", f"{definition}:train"])
-    _call(settings, "pushing the data to S3", ["dvc", "push", str(definition)], PUSH_SECONDS)
+    _call(settings, "pushing the data to S3", ["dvc", "push", str(definition), *records], PUSH_SECONDS)
     _call(settings, "the choice", [sys.executable, "-m", "trainer", "promote", *options])
+
+
+def _collected(settings: Settings) -> list[str]:
+    """DVC's file of the collected records, to be pushed with the dataset; empty when there are none.
+
+    Fetches records that are missing in this clone. Raises LabError when DVC's file and params.yaml disagree.
+    """
+    collected = problem.load(settings.params_path).source.collected
+    if collected is None:
+        return []
+    path, tracked = ROOT / collected.path, f"{collected.path}.dvc"
+    if _tracked_md5(ROOT / tracked) != collected.md5:
+        raise LabError(
+            f"{tracked} and source.collected.md5 in {settings.params} are of different collections",
+            "`git checkout` of both files makes them agree again; or `make collect` adds the records anew",
+        )
+    if not path.is_file():
+        _call(settings, "the collected records", ["dvc", "pull", "--quiet", tracked], PUSH_SECONDS)
+    elif hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == collected.md5:
+        # `make reset` removes DVC's cache, and the push needs the records in it.
+        _call(settings, "the collected records", ["dvc", "add", "--quiet", collected.path], PUSH_SECONDS)
+    return [tracked]
+
+
+def _tracked_md5(path: Path) -> str:
+    """The MD5 in a file of `dvc add`; empty when there is no such file."""
+    try:
+        return str(strict_yaml.decode(path.read_bytes(), str(path))["outs"][0]["md5"])
+    except (FileNotFoundError, LookupError, TypeError):
+        return ""
 
 
 def _is_fresh(settings: Settings) -> bool:

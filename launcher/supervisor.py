@@ -24,7 +24,7 @@ from lab.errors import LabError
 from lab.settings import ROOT, STATE, Settings
 from launcher import certificate, pipeline, preflight
 from launcher.console import Progress
-from launcher.pipeline import CHECK, REPRODUCE, refused_table
+from launcher.pipeline import CHECK, refused_table
 from launcher.process_env import BIN, environment
 from launcher.services import Service
 from launcher.services import processes as wanted
@@ -98,8 +98,8 @@ def train(settings: Settings, options: Sequence[str] = ()) -> None:
     pipeline.run(settings, options)
 
 
-def reproduce(settings: Settings, version: int) -> int:
-    command = [sys.executable, *REPRODUCE, str(version)]
+def run_trainer(settings: Settings, words: Sequence[str]) -> int:
+    command = [sys.executable, *words]
     return subprocess.run(command, cwd=ROOT, env=pipeline.environment(settings), check=False).returncode
 
 

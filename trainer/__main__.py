@@ -1,4 +1,4 @@
-"""`python -m trainer new|check|ingest|validate|train|fresh|promote|reproduce`."""
+"""`python -m trainer new|check|ingest|validate|train|fresh|promote|reproduce|collect`."""
 
 from __future__ import annotations
 
@@ -97,6 +97,16 @@ def _reproduce(arguments: Namespace, values: Settings, definition: Problem, _: P
     return 0 if reproduce(values, definition, arguments.version) else 1
 
 
+def _collect(arguments: Namespace, _values: Settings, definition: Problem, _paths: Paths) -> None:
+    from lab.collection import PROPOSAL
+    from trainer.announce import events_folder
+    from trainer.collect import propose
+
+    proposal = propose(definition, events_folder(), arguments.until_month)
+    PROPOSAL.parent.mkdir(mode=0o700, exist_ok=True)
+    PROPOSAL.write_bytes(msgspec.json.encode(proposal))
+
+
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="python -m trainer", description="Data in, champion out.")
     commands = parser.add_subparsers(required=True)
@@ -127,6 +137,9 @@ def _parser() -> ArgumentParser:
     command.add_argument("--positive", default="", help="the value of the positive class")
     command.add_argument("--name", default="", help="the name of the new folder; default: the file's")
     command.set_defaults(func=_new)
+    add(_collect, "write a proposal of labelled live records for `make collect`").add_argument(
+        "--until-month", default="", help="the last month, as in 2026-11"
+    )
     return parser
 
 

@@ -56,12 +56,16 @@ def missed_floors(settings: Settings, model: str, version: int, faults: list[str
     )
 
 
+def events_folder() -> Path:
+    """The folder of the event files: in a container the volume `events`, else `.lab/events`."""
+    return Path(os.environ.get("EVENTS_DIR") or STATE / "events")
+
+
 def _write(settings: Settings, event: events.Event) -> None:
     """Append the event. The ledger has the decision already, so a full disk is only a warning here."""
-    folder = Path(os.environ.get("EVENTS_DIR") or STATE / "events")
     limits = Retention(days=float(settings.events_days), megabytes=float(settings.events_mb))
     try:
-        with events.Writer(folder, SERVICE, retention=limits) as writer:
+        with events.Writer(events_folder(), SERVICE, retention=limits) as writer:
             writer.write([event])
     except events.NotRecordedError as error:
         print(f"warning: {error.message}")

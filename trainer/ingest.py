@@ -1,4 +1,4 @@
-"""Make the dataset of a revision from the source file."""
+"""Make the dataset of a revision from the source file and the collected records."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from datetime import datetime
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.problem import GROUP_COLUMN, ROW_COLUMN, DateColumn, Problem
+from lab.problem import GROUP_COLUMN, PREDICTION_COLUMN, ROW_COLUMN, DateColumn, Problem
 from lab.record import is_number
 from lab.settings import ROOT
-from trainer import source
+from trainer import collected, source
 from trainer.source import listing
 
 
@@ -19,7 +19,8 @@ def ingest(problem: Problem) -> tuple[list[str], list[list[str]]]:
     """The columns and the rows that `data.until` selects; every value is the text of the source.
 
     The columns are `source_row` (counted from 1), where the source has dated groups `reported`, and those of
-    the problem; a missing value is an empty text. Raises LabError for a missing, altered or misshapen file.
+    the problem; a missing value is an empty text. The collected records come after the rows of the source, and their
+    numbers go on from there. Raises LabError for a missing, altered or misshapen file.
     """
     path = ROOT / problem.source.path
     header, lines = source.read(problem, path)
@@ -38,6 +39,7 @@ def ingest(problem: Problem) -> tuple[list[str], list[list[str]]]:
             if commas:
                 texts = [text.replace(mark, ".") if mark else text for text, mark in zip(texts, marks, strict=True)]
             rows.append([str(number), *month, *texts])
+    rows += _collected(problem, len(lines))
     if not rows:
         raise LabError(f"data.until {until} leaves no row: the first month is {min(months)}", "write a later month")
     return [ROW_COLUMN, *([GROUP_COLUMN] if months else []), *problem.columns], rows
@@ -53,6 +55,19 @@ def write(columns: list[str], rows: list[list[str]], path: Path) -> None:
 def md5(path: Path) -> str:
     """The hash by which DVC knows the file."""
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def _collected(problem: Problem, before: int) -> list[list[str]]:
+    """The rows of the collected records that `data.until` selects; the first has the number `before` + 1.
+
+    The id of a record is that of its prediction. A feature that is not in the file is missing in its rows.
+    """
+    until, rows = problem.data.until, []
+    for number, record in enumerate(collected.read(problem), before + 1):
+        if not until or record[GROUP_COLUMN] <= until:
+            texts = {**record, problem.id: record[PREDICTION_COLUMN]}
+            rows.append([str(number), record[GROUP_COLUMN], *(texts.get(column, "") for column in problem.columns)])
+    return rows
 
 
 def _months(problem: Problem, header: list[str], lines: list[list[str]], path: Path) -> list[str]:

@@ -24,6 +24,7 @@ CODE = (
     "lab/problem_faults.py",
     "lab/record.py",
     "lab/trial.py",
+    "trainer/collected.py",
     "trainer/converters.py",
     "trainer/encoding.py",
     "trainer/encoding_onnx.py",

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from lab import card as cards
-from lab import strict_yaml, trial
+from lab import s3, strict_yaml, trial
 from lab.errors import LabError
 from lab.problem import Problem
 from lab.registry import Registry
@@ -25,6 +25,8 @@ from trainer.results import Paths, Result, read_results
 
 # Sums may differ in their last digits between processors.
 METRIC_TOLERANCE = 1e-9
+# Size limit of the collected records, in bytes.
+MOST_BYTES = 256 * 2**20
 
 
 def reproduce(settings: Settings, problem: Problem, number: int) -> bool:
@@ -39,6 +41,7 @@ def reproduce(settings: Settings, problem: Problem, number: int) -> bool:
         if (now := lineage.packages().get(name)) != then:
             print(f"note: {name} is {now} here, it was {then}")
     with _checkout(card.lineage.git_commit) as tree:
+        _place_collected(settings, tree, card)
         paths, result = _rebuild(tree, card)
         verdicts = _compare(card, model, paths, result)
     for line, _ in verdicts:
@@ -64,6 +67,18 @@ def _checkout(commit: str) -> Iterator[Path]:
 
 def _git(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def _place_collected(settings: Settings, tree: Path, card: cards.Card) -> None:
+    """Put the collected records of the training into the checkout; `make train` pushed them to S3."""
+    collected = card.params["source"].get("collected")
+    if not collected:
+        return
+    path, md5_then = (tree / collected["path"]).resolve(), str(collected["md5"])
+    if not path.is_relative_to(tree.resolve()):
+        raise LabError(f"the collected records of this version were at {collected['path']}, outside of the clone")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(s3.get(settings, f"dvc/files/md5/{md5_then[:2]}/{md5_then[2:]}", MOST_BYTES))
 
 
 def _rebuild(tree: Path, card: cards.Card) -> tuple[Paths, Result]:
