@@ -162,7 +162,8 @@ def _record(problem: Problem, event: Prediction, labels: set[str]) -> dict[str, 
         PREDICTION_COLUMN: event.id,
         GROUP_COLUMN: _month(event),
         **{name: _cell(feature, event.features.get(name)) for name, feature in problem.features.items()},
-        target.column: (target.positive if positive else target.negative).value,
+        # A class of several values gets the first of them, because the feedback names the class only.
+        target.column: (target.positive if positive else target.negative).values[0],
     }
 
 
@@ -195,7 +196,8 @@ def _months(problem: Problem, records: Sequence[dict[str, str]]) -> dict[str, Cl
 
 
 def _classes(problem: Problem, values: Sequence[str]) -> Classes:
-    return {label.label: values.count(label.value) for label in (problem.target.negative, problem.target.positive)}
+    classes = (problem.target.negative, problem.target.positive)
+    return {each.label: sum(value in each.values for value in values) for each in classes}
 
 
 def _text(problem: Problem, records: Sequence[dict[str, str]]) -> str:
