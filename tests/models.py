@@ -85,7 +85,6 @@ FURTHER: list[tuple[str, str, dict[str, Any]]] = [
         "sklearn.ensemble.VotingClassifier",
         {"voting": "soft", "weights": [1, 2, 2, 2], "estimators": {"logistic": LOGISTIC, **BOOSTED}},
     ),
-    ("XGBClassifier, booster: dart", XGB, {"booster": "dart"}),
     ("XGBClassifier, booster: gblinear", XGB, {"booster": "gblinear"}),
     ("XGBClassifier, num_parallel_tree: 3", XGB, {"n_estimators": 20, "num_parallel_tree": 3}),
 ]

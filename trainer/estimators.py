@@ -110,6 +110,11 @@ def _make(path: str, settings: Settings, seed: int) -> BaseEstimator:
         arguments[key] = _argument(key, value, seed)
     try:
         estimator = getattr(importlib.import_module(module), attribute)(**arguments)
+    except OSError as error:  # LightGBM's wheel does not hold the library for threads that it needs
+        raise LabError(
+            f"cannot make {path}: {error}",
+            "install OpenMP: libgomp1 on Debian and Ubuntu, libgomp on Fedora, libomp on macOS",
+        ) from error
     except Exception as error:  # its module and its constructor may raise any exception
         raise LabError(
             f"cannot make {path}: {error}",
