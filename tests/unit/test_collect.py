@@ -343,7 +343,7 @@ def test_no_answer_but_yes_writes(small_lab, monkeypatch, capsys, answer):
     monkeypatch.setattr("builtins.input", lambda _: answer)
     command.collect("", sure=False)
     output = capsys.readouterr().out
-    for part in ("2026-11  1        1 (100%)", "458 (66%)", "3 predictions without feedback", "note: a note"):
+    for part in ("2026-11   1         1 (100%)", "458 (66%)", "3 predictions without feedback", "note: a note"):
         assert part in output
     assert "+ until: 2026-11" in output
     assert output.endswith("nothing was written\n")
