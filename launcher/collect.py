@@ -118,8 +118,8 @@ def _write(values: Settings, change: Change) -> None:
 
     When a step fails, the earlier files are put back.
     """
-    path, tracked = ROOT / change.collected.path, ROOT / f"{change.collected.path}.dvc"
-    with _restored(path, tracked, values.params_path):
+    path, dvc_file = ROOT / change.collected.path, ROOT / f"{change.collected.path}.dvc"
+    with _restored(path, dvc_file, values.params_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _replace(path, change.records)
         process = subprocess.run(

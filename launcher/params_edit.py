@@ -19,7 +19,7 @@ def with_collected(text: str, collected: Collected, until: str) -> str:
     The new text is read again and compared with the intended problem; raises LabError when the two differ.
     """
     before = problem.parse(text)
-    wanted = msgspec.structs.replace(
+    goal = msgspec.structs.replace(
         before,
         source=msgspec.structs.replace(before.source, collected=collected),
         data=msgspec.structs.replace(before.data, until=until),
@@ -27,15 +27,15 @@ def with_collected(text: str, collected: Collected, until: str) -> str:
     edits = [] if before.source.collected == collected else [_collected_edit(text, collected)]
     if before.data.until != until:
         edits.append(_until_edit(text, until))
-    changed = text
+    result = text
     for start, end, new in sorted(edits, reverse=True):
-        changed = changed[:start] + new + changed[end:]
-    if _parsed(changed) != wanted:
+        result = result[:start] + new + result[end:]
+    if _parsed(result) != goal:
         raise LabError(
             "params.yaml is written in a form that `make collect` cannot change",
             "write `source` and `data` as plain blocks without anchors, as in the lab's own params.yaml",
         )
-    return changed
+    return result
 
 
 # An edit: the new text takes the place of the text from `start` to `end`.

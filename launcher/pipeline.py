@@ -72,18 +72,18 @@ def _collected(settings: Settings) -> list[str]:
     collected = problem.load(settings.params_path).source.collected
     if collected is None:
         return []
-    path, tracked = ROOT / collected.path, f"{collected.path}.dvc"
-    if _tracked_md5(ROOT / tracked) != collected.md5:
+    path, dvc_file = ROOT / collected.path, f"{collected.path}.dvc"
+    if _tracked_md5(ROOT / dvc_file) != collected.md5:
         raise LabError(
-            f"{tracked} and source.collected.md5 in {settings.params} are of different collections",
+            f"{dvc_file} and source.collected.md5 in {settings.params} are of different collections",
             "`git checkout` of both files makes them agree again; or `make collect` adds the records anew",
         )
     if not path.is_file():
-        _call(settings, "the collected records", ["dvc", "pull", "--quiet", tracked], PUSH_SECONDS)
+        _call(settings, "the collected records", ["dvc", "pull", "--quiet", dvc_file], PUSH_SECONDS)
     elif hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == collected.md5:
         # `make reset` removes DVC's cache, and the push needs the records in it.
         _call(settings, "the collected records", ["dvc", "add", "--quiet", collected.path], PUSH_SECONDS)
-    return [tracked]
+    return [dvc_file]
 
 
 def _tracked_md5(path: Path) -> str:

@@ -52,12 +52,14 @@ def propose(problem: Problem, folder: Path, until: str = "") -> Proposal:
     counts: Counter[str] = Counter()
     reader = Reader(folder)
     labels = _labels(reader, counts)
-    skipped = reader.broken + reader.unknown
-    chosen, notes = _choose(problem, reader, labels, {record[PREDICTION_COLUMN] for record in before}, until, counts)
-    new = [_record(problem, prediction, labels[prediction.id]) for prediction in chosen]
+    unreadable = reader.broken + reader.unknown
+    predictions, notes = _select(
+        problem, reader, labels, {record[PREDICTION_COLUMN] for record in before}, until, counts
+    )
+    new = [_record(problem, prediction, labels[prediction.id]) for prediction in predictions]
     notes += _contradicted(before, labels)
-    if skipped:
-        notes.append(f"{skipped} lines of the event files could not be read")
+    if unreadable:
+        notes.append(f"{unreadable} lines of the event files could not be read")
     return Proposal(
         problem=problem.name,
         months=_months(problem, new),
@@ -97,33 +99,33 @@ def _labels(reader: Reader, counts: Counter[str]) -> Labels:
     return dict(labels)
 
 
-def _choose(
+def _select(
     problem: Problem, reader: Reader, labels: Labels, earlier: set[str], until: str, counts: Counter[str]
 ) -> tuple[list[Prediction], list[str]]:
     """The predictions to take, in the order of their time, and sentences about the unfit ones.
 
     Only predictions with feedback are kept in memory: the event files may hold millions of others.
     """
-    chosen: dict[str, Prediction] = {}
-    unfit: dict[str, str] = {}
-    seen: set[str] = set()
+    predictions: dict[str, Prediction] = {}
+    faults: dict[str, str] = {}
+    ids: set[str] = set()
     for event in reader:
         if not isinstance(event, Prediction):
             continue
         if event.id in labels:
-            if event.id in seen:
+            if event.id in ids:
                 continue
-            seen.add(event.id)
+            ids.add(event.id)
         if reason := _reason(problem, event, labels, earlier, until):
             counts[reason] += 1
         elif fault := _fault(problem, event, labels[event.id]):
             counts[UNFIT] += 1
-            unfit[event.id] = fault
+            faults[event.id] = fault
         else:
-            chosen[event.id] = event
-    counts[UNKNOWN] = sum(len(classes) for name, classes in labels.items() if name not in seen | earlier)
-    notes = [f"prediction {name}: {fault}" for name, fault in sorted(unfit.items())[:SHOWN]]
-    return sorted(chosen.values(), key=lambda event: (event.timestamp, event.id)), notes
+            predictions[event.id] = event
+    counts[UNKNOWN] = sum(len(classes) for name, classes in labels.items() if name not in ids | earlier)
+    notes = [f"prediction {name}: {fault}" for name, fault in sorted(faults.items())[:SHOWN]]
+    return sorted(predictions.values(), key=lambda event: (event.timestamp, event.id)), notes
 
 
 def _reason(problem: Problem, event: Prediction, labels: Labels, earlier: set[str], until: str) -> str:
@@ -185,7 +187,7 @@ def _contradicted(before: Sequence[dict[str, str]], labels: Labels) -> list[str]
     names = [record[PREDICTION_COLUMN] for record in before if len(labels.get(record[PREDICTION_COLUMN], ())) > 1]
     if not names:
         return []
-    return [f"{len(names)} collected records have contradicting feedback since then: {', '.join(names[:SHOWN])}"]
+    return [f"later feedback contradicts records that were collected ({len(names)}): {', '.join(names[:SHOWN])}"]
 
 
 def _months(problem: Problem, records: Sequence[dict[str, str]]) -> dict[str, Classes]:

@@ -13,6 +13,7 @@ from lab.registry import Registry
 from tests.conftest import Lab, bring_up, make_lab
 from tests.lab.test_lab import READ_LEDGER
 from tests.lab.test_pipeline import NAME, commit
+from trainer.ingest import md5
 
 COLLECT = (sys.executable, "-m", "launcher", "collect")
 # The number of rows of the table that clients ask about once more.
@@ -98,6 +99,7 @@ def test_live_records_become_a_group_that_the_gate_compares_on(own_lab):
     assert [row["source_row"] for row in group] == [str(700 + place) for place in range(ROWS)]
     entry = msgspec.json.decode(lab.python("-c", READ_LEDGER))[-1]
     assert entry["from_version"] == champion.number
+    assert entry["subject"]["data_md5"] == md5(lab.root / "data" / "dataset.csv")
     assert entry["decision"] in ("promoted", "held", "rejected"), entry
 
     lab.python("-m", "launcher", "train", "--accept")

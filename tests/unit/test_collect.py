@@ -144,7 +144,7 @@ def test_a_second_collection_takes_only_new_records(tmp_path):
     second = propose(tmp_path, [prediction(2), feedback(2, "malignant"), feedback(1, "malignant")], definition)
     assert (second.records, second.total) == (1, 2)
     assert second.text.startswith(first.text)
-    assert second.notes == [f"1 collected records have contradicting feedback since then: {name(1)}"]
+    assert second.notes == [f"later feedback contradicts records that were collected (1): {name(1)}"]
 
     columns, rows = ingest.ingest(with_records(tmp_path, second.text))
     values = [str(value) for value in BENIGN.values()]
@@ -303,6 +303,74 @@ def test_params_that_cannot_be_changed_are_refused():
     text = PARAMS.replace("month: 1991-11", "month: &last 1991-11").replace("until: 1991-11", "until: *last")
     with pytest.raises(LabError, match="cannot change"):
         params_edit.with_collected(text, Collected("data/collected.csv", "1" * 32), "2026-11")
+
+
+@pytest.fixture
+def small_lab(tmp_path, monkeypatch):
+    """A folder in place of the clone, whose engine proposes two records; DVC writes its own file."""
+    text = "prediction_id,reported,class\n"
+    months = {"2026-11": {"benign": 1, "malignant": 0}, "2026-10": {"benign": 0, "malignant": 1}}
+    reasons = {collect.UNLABELLED: 3}
+    proposal = Proposal(CANCER.name, months, {"benign": 458, "malignant": 241}, reasons, ["a note"], 2, text)
+
+    class Engine:
+        def run_trainer(self, _values, words):
+            assert words[:3] == ["-m", "trainer", "collect"]
+            command.PROPOSAL.write_bytes(msgspec.json.encode(proposal))
+            return 0
+
+    def add(words, **_):
+        assert words[:2] == ["dvc", "add"]
+        (tmp_path / f"{words[-1]}.dvc").write_text("added")
+        return subprocess.CompletedProcess(words, 0, "", "")
+
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    monkeypatch.setattr(command, "ROOT", tmp_path)
+    monkeypatch.setattr(command, "PROPOSAL", tmp_path / "proposal.json")
+    monkeypatch.setattr(command.pipeline, "ROOT", tmp_path)
+    monkeypatch.setattr(command.settings, "load", lambda: Settings(params=str(tmp_path / "params.yaml")))
+    monkeypatch.setattr(command.preflight, "check_git", lambda: None)
+    monkeypatch.setattr(command.state, "made_by", lambda: "embedded")
+    monkeypatch.setattr(command.engines, "present", lambda _: Engine())
+    monkeypatch.setattr(command.subprocess, "run", add)
+    monkeypatch.setattr(command.sys.stdin, "isatty", lambda: True, raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("answer", ["", "no", "y"])
+def test_no_answer_but_yes_writes(small_lab, monkeypatch, capsys, answer):
+    """The person sees the records, the counts and the lines of params.yaml, and refuses."""
+    monkeypatch.setattr("builtins.input", lambda _: answer)
+    command.collect("", sure=False)
+    output = capsys.readouterr().out
+    for part in ("2026-11   1         1 (100%)", "458 (66%)", "3 predictions without feedback", "note: a note"):
+        assert part in output
+    assert "+ until: 2026-11" in output
+    assert output.endswith("nothing was written\n")
+    assert [path.name for path in small_lab.iterdir()] == ["params.yaml"]
+    assert (small_lab / "params.yaml").read_text() == PARAMS
+
+
+def test_yes_writes_and_says_how_to_commit(small_lab, monkeypatch, capsys):
+    """After a yes the records, DVC's file and params.yaml agree."""
+    monkeypatch.setattr("builtins.input", lambda _: "yes")
+    command.collect("", sure=False)
+    assert 'git commit -m "Collect 2 live records until 2026-11"' in capsys.readouterr().out
+    assert (small_lab / "data" / "collected.csv.dvc").read_text() == "added"
+    definition = problem.load(small_lab / "params.yaml")
+    assert definition.source.collected.md5 == ingest.md5(small_lab / "data" / "collected.csv")
+    assert definition.data.until == "2026-11"
+    assert not command.PROPOSAL.exists()
+
+
+def test_files_of_two_collections_are_refused(small_lab):
+    """`make train` names both files when params.yaml and DVC's file come from different commits."""
+    values = command.settings.load()
+    assert command.pipeline._collected(values) == []
+    command.collect("", sure=True)
+    (small_lab / "data" / "collected.csv.dvc").write_text(f"outs:\n- md5: {'0' * 32}\n")
+    with pytest.raises(LabError, match="are of different collections"):
+        command.pipeline._collected(values)
 
 
 def test_nothing_changes_when_dvc_fails(tmp_path, monkeypatch):
