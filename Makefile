@@ -28,7 +28,7 @@ BENCH := $(VENV_BENCH)/.bench-$(call sum,bench)
 DEV := $(VENV)/.dev-$(call sum,dev)-$(call sum,lab)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset new train simulate-gate reproduce collect env dev test bench bench-serving load load-ui elk-smoke check format lock
+.PHONY: help up down status logs reset new train simulate-gate reproduce collect env dev test bench bench-serving tables load load-ui elk-smoke check format lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -71,6 +71,9 @@ test: $(DEV) ## every test; what the machine lacks is skipped with its reason [A
 
 bench: $(DEV) ## what make up and the pipeline take, in a fresh clone [RUNS=3]
 	@$(PY) -m tests.bench --runs $(or $(RUNS),3)
+
+tables: $(DEV) ## champions of public tables with make new and make up; writes docs/tables.md, takes half an hour
+	@$(PY) -m tests.public
 
 load: $(LAB) ## load the running API and hold it to loadtests/slo.yaml [USERS=20 SECONDS=60]
 	@$(PY) -m loadtests.run --users $(or $(USERS),20) --seconds $(or $(SECONDS),60)
