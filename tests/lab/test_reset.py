@@ -8,9 +8,12 @@ import subprocess
 import sys
 
 import psutil
+import pytest
 
+from lab import problem
 from tests.conftest import own_processes
 from tests.lab.test_lab import eventually
+from tests.public import SMALL, TABLES, ask, commit, make, new, write
 
 CRABS = "tables/crabs/params.yaml"
 
@@ -78,3 +81,17 @@ def test_another_table_needs_no_python(lab):
     assert "up to date" in lab.run("dvc", "status", "tables/crabs/dvc.yaml").stdout
     pulled = lab.run("dvc", "status", "--cloud", "tables/crabs/dvc.yaml")
     assert "Cache and remote 'lab' are in sync" in pulled.stdout, pulled.stdout + pulled.stderr
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_public_table_is_served_after_two_commands(lab, tmp_path, name):
+    """`make new` and `make up` alone bring a champion that finds the classes of the table itself."""
+    public = next(each for each in TABLES if each.name == name)
+    tools = (f"VENV={sys.prefix}", f"PYTHON={sys.executable}")
+    new(lab, public, write(public, tmp_path), *tools)
+    commit(lab, public)
+    make(lab, "up", f"PARAMS=tables/{public.folder}/params.yaml", *tools)
+    candidate, auc = ask(lab, public)
+    assert candidate in ("logistic-regression", "boosted-trees")
+    floor = problem.load(lab.root / "tables" / public.folder / "params.yaml").choice.floors["roc_auc"]
+    assert auc >= floor > 0.6

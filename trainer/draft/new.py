@@ -27,7 +27,7 @@ def new(table: Path, target: str, positive: str = "", name: str = "") -> None:
     name = _name(table, name)
     folder = TABLES / name
     if folder.exists():
-        raise LabError(f"{folder.relative_to(ROOT)} exists", "give another name: NAME=…; or remove the folder")
+        raise LabError(f"tables/{name} exists", "give another name: NAME=…; or remove the folder")
     with tempfile.TemporaryDirectory(prefix="lab-new-") as spill, duckdb.connect() as connection:
         connection.execute(f"SET temp_directory = '{spill}'")
         file = load(connection, table, target)
