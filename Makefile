@@ -28,7 +28,7 @@ BENCH := $(VENV_BENCH)/.bench-$(call sum,bench)
 DEV := $(VENV)/.dev-$(call sum,dev)-$(call sum,lab)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset new train simulate-gate reproduce collect env dev test bench bench-serving tables load load-ui elk-smoke check format lock
+.PHONY: help up down status logs reset new train simulate-gate reproduce collect env dev test bench bench-large bench-serving tables load load-ui elk-smoke check format lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -80,6 +80,9 @@ load: $(LAB) ## load the running API and hold it to loadtests/slo.yaml [USERS=20
 
 load-ui: $(LAB) ## the same by hand, on Locust's own page [LOCUST_PORT=8089]
 	@$(PY) -m loadtests.run --ui
+
+bench-large: $(DEV) ## make new on a million rows, training on 100,000, serving 30 features [RUNS=3]
+	@$(PY) -m tests.large --runs $(or $(RUNS),3)
 
 bench-serving: $(LAB) $(BENCH) ## this API and other servers side by side; writes docs/serving.md [ROUNDS=3]
 	@$(PY) -m loadtests.bench --rounds $(or $(ROUNDS),3) --other $(VENV_BENCH)
