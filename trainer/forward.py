@@ -36,6 +36,7 @@ def plan(problem: Problem, data: Table) -> list[Fold]:
         for rows, name in ((train, "before"), (test, "in")):
             _check_classes(problem, data, rows, f"{name} the months of test {fold + 1}")
         folds.append(Fold(0, train, test, _inner(problem, data, train)))
+    _check_thresholds(data, folds)
     everything = np.arange(len(data.y))
     return [*folds, Fold(-1, everything, np.arange(0), _inner(problem, data, everything))]
 
@@ -52,7 +53,7 @@ def _inner(problem: Problem, data: Table, train: Ints) -> list[Split]:
         before = np.flatnonzero(present < bounds[0])
         before = before[np.isin(train[before], _others(data, train[before], train[later]))]
         for rows in (before, later):
-            _check_classes(problem, data, train[rows], "one part of the grid search")
+            _check_classes(problem, data, train[rows], "of one part of the grid search")
         splits.append((before, later))
     if not splits:
         raise LabError(
@@ -77,4 +78,15 @@ def _check_classes(problem: Problem, data: Table, rows: Ints, place: str) -> Non
         raise LabError(
             f"there are not both classes of {problem.target.column} in the {len(rows)} rows {place}",
             "lower evaluation.folds, so that a test has more months, or write evaluation.split: folds",
+        )
+
+
+def _check_thresholds(data: Table, folds: list[Fold]) -> None:
+    """Raise LabError unless two tests or more have positive rows in earlier tests, which choose their thresholds."""
+    earlier = [np.concatenate([fold.test for fold in folds[:place]]) for place in range(1, len(folds))]
+    known = [data.y[np.intersect1d(fold.train, rows)].any() for fold, rows in zip(folds[1:], earlier, strict=True)]
+    if sum(known) < 2:
+        raise LabError(
+            "no threshold can be chosen on earlier tests: their positive rows belong to groups of the later tests",
+            "leave out evaluation.group, use more months, or write evaluation.split: folds",
         )
