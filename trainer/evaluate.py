@@ -238,12 +238,13 @@ def _gather(
 def _threshold(problem: Problem, data: Table, probability: Floats, fold: Fold) -> float | None:
     """The threshold of a fold, chosen on the other folds of its repeat, or forward in time on the earlier tests.
 
-    The first test forward in time has no threshold. When the other folds have too few positives to promise the recall,
-    the threshold misses none of them. This is no error, because all folds together may have enough.
+    The first test forward in time has no threshold, nor has a test when the earlier tests have no positive row of other
+    groups. When the other folds have too few positives to promise the recall, the threshold misses none of them. This
+    is no error, because all folds together may have enough.
     """
     others = fold.train[~np.isnan(probability[fold.train])]
     truth = data.y[others]
-    if not len(truth):
+    if not truth.any():
         return None
     misses = max(allowed_misses(int(truth.sum()), problem.threshold.recall), 0)
     return choose_threshold(truth, probability[others], misses)
