@@ -52,7 +52,7 @@ def _inner(problem: Problem, data: Table, train: Ints) -> list[Split]:
         before = np.flatnonzero(present < bounds[0])
         before = before[np.isin(train[before], _others(data, train[before], train[later]))]
         for rows in (before, later):
-            _check_classes(problem, data, train[rows], "one part of the grid search")
+            _check_classes(problem, data, train[rows], "of one part of the grid search")
         splits.append((before, later))
     if not splits:
         raise LabError(
