@@ -30,7 +30,7 @@ def _feature_faults(feature: Feature, p: Problem) -> list[str]:
     if feature.type == "boolean":
         return [*faults, "a boolean has no levels: remove them, or write type: category"] if feature.levels else faults
     faults += level_faults(feature.levels)
-    if marks := [level for level in feature.levels if level in p.source.missing_marks]:
+    if marks := [level for level in feature.levels if str(level) in p.source.missing_marks]:
         faults.append(f"the level {marks[0]!r} is also source.missing; remove it from one of the two")
     return faults
 
@@ -64,6 +64,8 @@ def _column_faults(p: Problem) -> list[str]:
         )
     if not p.source.header and not p.source.columns:
         faults.append("source.columns must name the columns of a file without a header")
+    if p.source.separator in '"\r\n':
+        faults.append("source.separator must not be a quote or a line end")
     if p.source.separator == p.source.decimal:
         faults.append("source.separator and source.decimal are the same mark")
     if p.source.columns and sorted(p.source.columns) != sorted(p.source_columns):

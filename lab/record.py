@@ -20,6 +20,8 @@ Value = float | str | bool
 # A category with more levels is refused, because most of its levels would have too few rows to learn from.
 MOST_LEVELS = 100
 MOST_LEVEL_CHARACTERS = 100
+# JSON parsers agree on whole numbers up to this one only.
+MOST_WHOLE = 2**53
 # The number of levels that a message lists.
 SHOWN_LEVELS = 10
 # Control characters, and Unicode's line and paragraph separators: some readers end a row there.
@@ -159,7 +161,11 @@ def level_faults(values: Sequence[Level]) -> list[str]:
         ]
     if len({isinstance(value, int) for value in values}) > 1:
         return ["levels must be all words or all whole numbers; put quotes around the numbers"]
-    faults = []
+    faults = [
+        f"the level {value} is beyond ±2^53, and programs do not agree on such numbers; put quotes around all levels"
+        for value in values
+        if isinstance(value, int) and abs(value) > MOST_WHOLE
+    ]
     words: dict[str, Level] = {}
     for value in values:
         text = str(value)
