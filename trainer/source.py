@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import hashlib
 import io
 from collections import Counter
@@ -88,7 +89,11 @@ def _parquet(path: Path) -> tuple[list[str], list[list[str]]]:
 
     try:
         with duckdb.connect() as connection:
-            relation = connection.execute("SELECT COLUMNS(*)::VARCHAR FROM read_parquet(?)", [str(path)])
+            # Without this, the text of a time with a time zone, and so its month, would depend on the machine's zone.
+            connection.execute("SET TimeZone = 'UTC'")
+            # DuckDB would otherwise take a path with * or [ for a pattern of several files.
+            place = glob.escape(str(path))
+            relation = connection.execute("SELECT COLUMNS(*)::VARCHAR FROM read_parquet(?)", [place])
             header = [str(column[0]) for column in relation.description or ()]
             return header, [["" if cell is None else cell.strip() for cell in row] for row in relation.fetchall()]
     except duckdb.Error as error:
