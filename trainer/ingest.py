@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import re
 from datetime import datetime
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def ingest(problem: Problem) -> tuple[list[str], list[list[str]]]:
     commas = {name for name, f in problem.features.items() if is_number(f) and problem.source.decimal == ","}
     marks = [("," if column in commas else "") for column in problem.columns]
     missing, until = {"", *problem.source.missing_marks}, problem.data.until
+    if commas and path.suffix != ".parquet":
+        _check_points(header, lines, commas, path)
     rows = []
     for number, line in enumerate(lines, 1):
         month = months[number - 1 : number]
@@ -53,6 +56,17 @@ def write(columns: list[str], rows: list[list[str]], path: Path) -> None:
 def md5(path: Path) -> str:
     """The hash by which DVC knows the file."""
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def _check_points(header: list[str], lines: list[list[str]], columns: set[str], path: Path) -> None:
+    """Raise LabError for a number with a point in a file with decimal commas, because 1.234 would mean 1234 there."""
+    places = [(column, place) for place, column in enumerate(header) if column in columns]
+    cells = [(row, column, line[place]) for row, line in enumerate(lines, 1) for column, place in places]
+    if faults := [f"row {row}, {column}: {cell[:60]!r}" for row, column, cell in cells if "." in cell]:
+        raise LabError(
+            f"source.decimal is a comma, and {path} has numbers with a point: {listing(faults)}",
+            "correct source.decimal, or remove the points from the file",
+        )
 
 
 def _months(problem: Problem, header: list[str], lines: list[list[str]], path: Path) -> list[str]:
@@ -83,6 +97,6 @@ def _month(cell: str, form: str) -> str:
     """The month of a date as in 2026-11; empty when the cell is no date."""
     try:
         date = datetime.strptime(cell, form) if form else datetime.fromisoformat(cell)  # only the month
-    except ValueError:
+    except (ValueError, re.error):  # strptime raises re.error for a format that names a part twice
         return ""
     return f"{date.year:04}-{date.month:02}"
