@@ -74,6 +74,8 @@ def preparation(features: Sequence[Feature], *, scale: bool) -> list[tuple[str, 
     of_numbers = [("impute", Imputer()), *([("scale", StandardScaler())] if scale else [])]
     if not levels:
         return of_numbers
-    of_levels = [("missing", SimpleImputer(strategy="constant", fill_value=MISSING)), ("encode", LevelEncoder())]
+    # A category may have no value in the training rows of a fold.
+    missing = SimpleImputer(strategy="constant", fill_value=MISSING, keep_empty_features=True)
+    of_levels = [("missing", missing), ("encode", LevelEncoder())]
     parts = [("numbers", Pipeline(of_numbers), numbers), ("levels", Pipeline(of_levels), levels)]
     return [("prepare", ColumnTransformer([part for part in parts if part[2]]))]

@@ -150,7 +150,8 @@ def _cells(text: str, separator: str, path: Path) -> list[list[str]]:
         except csv.Error as error:
             raise LabError(
                 f"{path}, line {start}: a quoted cell is not closed, goes on after its closing quote, or is too long",
-                'put quotes around a whole cell and write a quote within it twice, as in "3"" pipe"',
+                'put quotes around a whole cell and write a quote within it twice, as in "3"" pipe"; or correct '
+                "source.separator",
             ) from error
         cells = [cell.strip(spaces) for cell in line]
         if cells not in ([], [""]):
