@@ -16,7 +16,7 @@ from lab import problem
 from lab.errors import LabError
 from tests.unit import mixed
 from tests.unit.mixed import RARE, TOWNS
-from trainer.encoding import LEAST_ROWS, MISSING, LevelEncoder, steps
+from trainer.encoding import LEAST_ROWS, MISSING, LevelEncoder, preparation
 from trainer.export import export, predict
 
 
@@ -82,7 +82,9 @@ def test_onnx_gives_what_scikit_learn_gives(made):
     features, x = made
     definition = with_features(features)
     y = np.arange(len(x)) % 2
-    model = Pipeline([*steps(definition, scale=True), ("model", LogisticRegression())]).fit(x, y)
+    model = Pipeline(
+        [*preparation(list(definition.features.values()), scale=True), ("model", LogisticRegression())]
+    ).fit(x, y)
     onnx = export(model, x, 2.0, "model")
     low, high = ([getattr(f, end) for f in features.values()] for end in ("min", "max"))
     other = np.vstack([low, high, np.full(x.shape[1], np.nan)])
@@ -99,7 +101,9 @@ def test_a_category_without_values_in_a_fold_can_be_fitted():
     }
     definition = with_features(features)
     x = np.column_stack([np.arange(20.0), np.full(20, np.nan)])
-    model = Pipeline([*steps(definition, scale=True), ("model", LogisticRegression())]).fit(x, np.arange(20) > 9)
+    model = Pipeline(
+        [*preparation(list(definition.features.values()), scale=True), ("model", LogisticRegression())]
+    ).fit(x, np.arange(20) > 9)
     assert np.isfinite(model.predict_proba([[3.0, 1.0], [3.0, np.nan]])).all()
 
 

@@ -17,6 +17,7 @@ PLACES = {
     problem.Problem: "",
     problem.Source: "source.",
     problem.Group: "source.groups.",
+    problem.Collected: "source.collected.",
     problem.DateColumn: "source.groups.",
     problem.Data: "data.",
     problem.Target: "target.",
