@@ -16,7 +16,7 @@ from lab import problem
 from lab.errors import LabError
 from tests.unit import mixed
 from tests.unit.mixed import RARE, TOWNS
-from trainer.encoding import LEAST_ROWS, MISSING, LevelEncoder, preparation
+from trainer.encoding import LEAST_ROWS, MISSING, LevelEncoder
 from trainer.export import export, predict
 
 
