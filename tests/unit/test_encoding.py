@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline
 
 from lab import problem
 from lab.errors import LabError
 from tests.unit import mixed
 from tests.unit.mixed import RARE, TOWNS
 from trainer.encoding import LEAST_ROWS, MISSING, LevelEncoder
+from trainer.estimators import pipeline
 from trainer.export import export, predict
 
 
@@ -82,9 +82,7 @@ def test_onnx_gives_what_scikit_learn_gives(made):
     features, x = made
     definition = with_features(features)
     y = np.arange(len(x)) % 2
-    model = Pipeline(
-        [*preparation(list(definition.features.values()), scale=True), ("model", LogisticRegression())]
-    ).fit(x, y)
+    model = pipeline(LogisticRegression(), list(definition.features.values())).fit(x, y)
     onnx = export(model, x, 2.0, "model")
     low, high = ([getattr(f, end) for f in features.values()] for end in ("min", "max"))
     other = np.vstack([low, high, np.full(x.shape[1], np.nan)])
@@ -101,9 +99,7 @@ def test_a_category_without_values_in_a_fold_can_be_fitted():
     }
     definition = with_features(features)
     x = np.column_stack([np.arange(20.0), np.full(20, np.nan)])
-    model = Pipeline(
-        [*preparation(list(definition.features.values()), scale=True), ("model", LogisticRegression())]
-    ).fit(x, np.arange(20) > 9)
+    model = pipeline(LogisticRegression(), list(definition.features.values())).fit(x, np.arange(20) > 9)
     assert np.isfinite(model.predict_proba([[3.0, 1.0], [3.0, np.nan]])).all()
 
 
