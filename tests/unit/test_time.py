@@ -162,8 +162,7 @@ def test_the_first_months_have_no_probability():
 def trained(tmp_path_factory):
     """A training with dates in a column, in its folder."""
     folder = tmp_path_factory.mktemp("dated")
-    with joblib.parallel_config("sequential"):
-        return folder, mixed.run(folder, text(table()), PARAMS)
+    return folder, mixed.run(folder, text(table()), PARAMS)
 
 
 def test_a_training_forward_in_time_is_served(trained, tmp_path):
@@ -217,7 +216,7 @@ WRONG = {
 @pytest.mark.parametrize(("rows", "params", "message"), WRONG.values(), ids=WRONG.keys())
 def test_what_cannot_be_evaluated_forward_is_one_message(tmp_path, rows, params, message):
     """The message names the months or the key, and has a remedy."""
-    with pytest.raises(LabError, match=message) as error, joblib.parallel_config("sequential"):
+    with pytest.raises(LabError, match=message) as error:
         mixed.run(tmp_path, rows, params)
     assert error.value.remedy
 
