@@ -69,7 +69,7 @@ class Reader:
                         yield event
 
     def _files(self) -> list[Path]:
-        starts = [(_start(path), path) for path in self._folder.glob(f"*{SUFFIX}")]
+        starts = [(start(path), path) for path in self._folder.glob(f"*{SUFFIX}")]
         day = timedelta(seconds=LIMIT_SECONDS)
         return [
             path
@@ -108,7 +108,7 @@ def read(folder: Path, since: datetime | None = None, until: datetime | None = N
     return Reader(folder, since, until)
 
 
-def _start(path: Path) -> datetime | None:
+def start(path: Path) -> datetime | None:
     """The start time in the file's name; None when no writer gives such a name."""
     parts = path.name.removesuffix(SUFFIX).rsplit("-", 2)
     try:

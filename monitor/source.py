@@ -8,7 +8,7 @@ the future, because a clock was set, does not wait.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
 
@@ -22,7 +22,7 @@ _NAMES = {"at": NAMES["timestamp"], **NAMES}
 class Event(msgspec.Struct, frozen=True, kw_only=True, rename=_NAMES, tag_field=DATASET):
     """The fields of every event; `at` is its time in UTC."""
 
-    at: datetime
+    at: Annotated[datetime, msgspec.Meta(tz=True)]
     id: str
     environment: str = ""
 
