@@ -2,9 +2,9 @@
 
 The card promises for each class how many of its records are classified wrongly. The evidence is an e-process: its
 expected value is at most 1 at each time while the promise holds, so that it reaches 200 with a chance of at most 1 in
-200, however often one looks (J. Ville, 1939). Bets begin again after each block of labels, with prior weights, so that a
-late change is found nearly as fast as an early one (J. Shin, A. Ramdas and A. Rinaldo, NEJSDS 2023). A. Podkopaev and
-A. Ramdas (ICLR 2022) track the risk of a deployed model in this way.
+200, however often one looks (J. Ville, 1939). Bets begin again after each block of labels, with prior weights, so that
+a late change is found nearly as fast as an early one (J. Shin, A. Ramdas and A. Rinaldo, NEJSDS 2023). A. Podkopaev
+and A. Ramdas (ICLR 2022) track the risk of a deployed model in this way.
 """
 
 from __future__ import annotations
@@ -77,9 +77,10 @@ class Stream(msgspec.Struct):
 
 
 class Promise(msgspec.Struct):
-    """The promises of both classes. The mean of both streams is an e-process, and its alarm is at `alarm` = 1 / α.
+    """The promises of both classes. The mean of both streams is an e-process, and its alarm is at `alarm` = 1 / alpha.
 
-    `broken` has the classes whose own evidence has reached the alarm since the mean has reached it. A class stays in it.
+    `broken` has the classes whose own evidence has reached the alarm since the mean has reached it. A class stays in
+    it.
     """
 
     positives: Stream

@@ -1,7 +1,7 @@
-"""The previous champion in the shadow: it scores the labelled records of the present one, and nobody gets its answers.
+"""The previous champion in the shadow: it scores the labelled records of the present one, and no client gets its score.
 
-Within one class, only the records count on which exactly one of the two versions is right. While the previous one is not
-better, each such record is in its favour with a chance of at most one half, and the evidence is an e-process with
+Within one class, only the records count on which exactly one of the two versions is right. While the previous one is
+not better, each such record is in its favour with a chance of at most one half, and the evidence is an e-process with
 restarts, as in `monitor.promise`. The classes are apart because over both together a version with a low recall and a
 high specificity would beat a version with a high recall where positives are few.
 """

@@ -22,7 +22,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def verdict(promise: Promise | None, shadow: Shadow | None) -> Verdict:
-    """The verdict on the evidence so far. `promise` is None for a card without counts: such a version is only watched."""
+    """The verdict on the evidence so far; `promise` is None for a card without counts."""
     if promise is None:
         return Verdict(
             "unknown", "the card of this version states no counts, so that it is watched and never rolled back"
@@ -53,8 +53,8 @@ def _broken(promise: Promise, *sides: Side) -> str:
     for side in sides or promise.broken:
         stream = promise.positives if side == "positives" else promise.negatives
         parts.append(
-            f"the promised {METRIC[side]} of {1 - stream.limit:.3f} is broken: {stream.failures} of {stream.bets.count} "
-            f"{side} failed"
+            f"the promised {METRIC[side]} of {1 - stream.limit:.3f} is broken: "
+            f"{stream.failures} of {stream.bets.count} {side} failed"
         )
     return ", and ".join(parts)
 
