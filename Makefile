@@ -28,7 +28,7 @@ BENCH := $(VENV_BENCH)/.bench-$(call sum,bench)
 DEV := $(VENV)/.dev-$(call sum,dev)-$(call sum,lab)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs reset new train simulate-gate reproduce collect env dev test bench bench-large bench-serving tables load load-ui elk-smoke check format lock
+.PHONY: help up down status logs reset new train simulate-gate simulate reproduce collect env dev test bench bench-large bench-serving tables load load-ui elk-smoke check format lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -56,6 +56,9 @@ train: $(LAB) ## run the pipeline and choose the champion [METRIC=recall ACCEPT=
 
 simulate-gate: $(LAB) ## how often the gate decides as it should; takes an hour or more [RUNS=100 SEEDS=40]
 	@$(PY) -m trainer.simulate --runs $(or $(RUNS),100) --seeds $(or $(SEEDS),40)
+
+simulate: $(LAB) ## how soon and how rightly the monitor's rules decide; writes docs/watching.md [RUNS=1500]
+	@$(PY) -m monitor.simulate --runs $(or $(RUNS),1500)
 
 reproduce: $(LAB) ## rebuild a registered version and compare [VERSION=1]
 	@$(PY) -m launcher reproduce --version $(or $(VERSION),$(error say which version: make reproduce VERSION=1))

@@ -3,38 +3,54 @@
 Within one class, only the records count on which exactly one of the two versions is right. While the previous one is
 not better, each such record is in its favour with a chance of at most one half, and the evidence is an e-process with
 restarts, as in `monitor.promise`. The classes are apart because over both together a version with a low recall and a
-high specificity would beat a version with a high recall where positives are few.
+high specificity would beat a version with a high recall where positives are few. For the same reason the previous
+version must also keep the promise of the other class.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from monitor.promise import Bets, Promise, Side, Stream, stream
+from monitor.promise import Bets, Promise, Side
 
 SHARES = (0.3, 0.6, 0.9)
 _FOR = [1 + share for share in SHARES]
 _AGAINST = [1 - share for share in SHARES]
 
 
+class Record(msgspec.Struct):
+    """The outcomes of the previous version in one class, whose promised share of failures is at most `limit`."""
+
+    limit: float
+    count: int = 0
+    failures: int = 0
+
+    @property
+    def kept(self) -> bool:
+        """Whether the share of failures is within the promise. It is no test: a doubt keeps the present champion."""
+        return self.failures <= self.limit * self.count
+
+
 class Shadow(msgspec.Struct):
     """The comparison with version `previous`.
 
-    `better` has the classes in which the evidence has reached `threshold`; a class stays in it. `kept_positives` and
-    `kept_negatives` are the promises of the present version's card, with the outcomes of the previous version.
+    `better` has the classes in which the evidence has reached `threshold`; a class stays in it. `record_positives` and
+    `record_negatives` hold the previous version to the promises of the present one.
     """
 
     previous: int
     threshold: float
     positives: Bets
     negatives: Bets
-    kept_positives: Stream
-    kept_negatives: Stream
+    record_positives: Record
+    record_negatives: Record
     better: list[Side] = []
 
     def add(self, positive: bool, right: bool, previous_right: bool) -> None:
         """Add one labelled record: whether the present version and the previous one are right."""
-        (self.kept_positives if positive else self.kept_negatives).add(not previous_right)
+        record = self.record(positive)
+        record.count += 1
+        record.failures += not previous_right
         if right == previous_right:
             return
         bets = self.positives if positive else self.negatives
@@ -43,10 +59,8 @@ class Shadow(msgspec.Struct):
         if bets.evidence >= self.threshold and side not in self.better:
             self.better.append(side)
 
-    def keeps(self, side: Side, alarm: float) -> bool:
-        """Whether the previous version keeps the promise of a class: its own evidence is below the alarm."""
-        kept = self.kept_positives if side == "positives" else self.kept_negatives
-        return kept.evidence < alarm
+    def record(self, positive: bool) -> Record:
+        return self.record_positives if positive else self.record_negatives
 
 
 def start(promise: Promise, previous: int, threshold: float, size: int) -> Shadow:
@@ -57,6 +71,6 @@ def start(promise: Promise, previous: int, threshold: float, size: int) -> Shado
         threshold,
         Bets(size, [*empty]),
         Bets(size, [*empty]),
-        stream(promise.positives.limit, promise.positives.bets.size),
-        stream(promise.negatives.limit, promise.negatives.bets.size),
+        Record(promise.positives.limit),
+        Record(promise.negatives.limit),
     )

@@ -42,8 +42,7 @@ def verdict(promise: Promise | None, shadow: Shadow | None) -> Verdict:
             "promise_broken", _broken(promise) + "; there is no earlier champion to compare with", promise.broken[0]
         )
     for side in promise.broken:
-        other = SIDES[1 - SIDES.index(side)]
-        if side in shadow.better and shadow.keeps(other, promise.alarm):
+        if side in shadow.better and shadow.record(side == "negatives").kept:  # that of the other class
             return Verdict("roll_back", f"{_broken(promise, side)}, and version {shadow.previous} does better", side)
     return Verdict("promise_broken", f"{_broken(promise)}; {_not_better(promise, shadow)}", promise.broken[0])
 
