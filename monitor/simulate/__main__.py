@@ -1,4 +1,4 @@
-"""python -m monitor.simulate: run the scenarios, print their tables, and write tables and plot into docs/watching.md."""
+"""python -m monitor.simulate: run the scenarios, print their tables, and write docs/watching.md and its plot."""
 
 from __future__ import annotations
 

@@ -29,9 +29,9 @@ def draw(results: Results, path: Path) -> None:
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     labels = sorted({n for _, n in results.quiet})
     for (rates, n), times in results.quiet.items():
-        if rates == "at the limit" and n == labels[0]:
+        if rates != "at the limit" and n == labels[0]:
             _steps(left, times, list(times.first), n)
-    left.set(title="healthy champion, rates at the limit", xlabel="labels", ylabel="share of runs with a decision")
+    left.set(title="healthy champion, rates drawn from Beta", xlabel="labels", ylabel="share of runs with a decision")
     quiet = sorted(results.falls)[1]
     _steps(right, results.falls[quiet], list(RULES), 1_000)
     right.set(title=f"recall falls to .80 after {quiet:,} healthy labels", xlabel="labels since the fall")
