@@ -12,14 +12,16 @@ from typing import Annotated, Any, Protocol
 
 import msgspec
 
-from lab.events import DATASET, NAMES, UNKNOWN
+from lab.events import DATASET, UNKNOWN
+from lab.events import NAMES as EVENT_NAMES
 
 # The place up to which a source was read; {} is the beginning. A position consists of JSON values.
 Position = dict[str, Any]
-_NAMES = {"at": NAMES["timestamp"], **NAMES}
+# The name on disk of each attribute.
+NAMES = {"at": EVENT_NAMES["timestamp"], **EVENT_NAMES}
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, rename=_NAMES, tag_field=DATASET):
+class Event(msgspec.Struct, frozen=True, kw_only=True, rename=NAMES, tag_field=DATASET):
     """The fields of every event; `at` is its time in UTC."""
 
     at: Annotated[datetime, msgspec.Meta(tz=True)]
