@@ -15,6 +15,7 @@ Each case has one rule and one count (`Counts`):
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -28,6 +29,8 @@ from monitor.store import OTHER_MODEL, Early, Prediction, Store
 DEMO = "demo"
 WAIT_SECONDS = 600.0
 DAY = 86_400.0
+# The name of the greatest time of an event so far, in the store.
+LATEST = "latest"
 
 
 class Counts(msgspec.Struct):
@@ -86,17 +89,23 @@ class Join:
     ) -> None:
         self._store, self._subject, self._is_demo, self._judge = store, subject, is_demo, judge
         self.counts, self._days, self._clock = counts, days, clock
+        self._latest = float(store.get(LATEST) or 0)
+        self._queue = deque(store.early())
         self._early: dict[str, list[Early]] = {}
-        for each in store.early():
+        for each in self._queue:
             self._early.setdefault(each.prediction_id, []).append(each)
-        self._number = max((e.number for waiting in self._early.values() for e in waiting), default=0)
+        self._number = self._queue[-1].number if self._queue else 0
         self._changed: dict[str, Prediction] = {}
 
     def add(self, batch: Batch) -> None:
         """Add the events of a batch. The caller holds a transaction of the store, which is left when this raises."""
         self.counts.broken += batch.broken
         self.counts.unknown_datasets += batch.unknown
+        now = self._clock()
         for event in batch.events:
+            # The time of an event from a clock that was wrong may lie in the future, and would expire everything.
+            self._latest = max(self._latest, min(event.at.timestamp(), now))
+            self._expire()
             if (event.environment or self._subject.environment) != self._subject.environment:
                 self.counts.other_environment += 1
             elif isinstance(event, source.Prediction):
@@ -106,11 +115,10 @@ class Join:
                 self._feed(feedback, self._find(event.prediction_id))
             else:
                 self.counts.failed_requests += 1
-        if batch.events:
-            # The time of an event from a clock that was wrong may lie in the future, and would expire everything.
-            self._expire(min(max(event.at.timestamp() for event in batch.events), self._clock()))
         self._store.put(self._changed.values())
         self._changed.clear()
+        self._store.forget(self._latest - 2 * self._days * DAY)
+        self._store.set(LATEST, repr(self._latest).encode())
 
     def _predict(self, event: source.Prediction) -> None:
         other = event.model_name != self._subject.model
@@ -180,16 +188,18 @@ class Join:
         self._number += 1
         self.counts.early += 1
         waiting = msgspec.structs.replace(feedback, number=self._number)
+        self._queue.append(waiting)
         self._early.setdefault(feedback.prediction_id, []).append(waiting)
         self._store.put_early([waiting])
 
-    def _expire(self, now: float) -> None:
-        """Give up feedback that has waited too long, and predictions that no label can reach any more."""
-        old = [e for waiting in self._early.values() for e in waiting if e.at < now - WAIT_SECONDS]
-        self._store.forget_early(old)
-        self.counts.unknown += len(old)
-        for name in {each.prediction_id for each in old}:
-            self._early[name] = [each for each in self._early[name] if each.at >= now - WAIT_SECONDS]
-            if not self._early[name]:
-                del self._early[name]
-        self._store.forget(now - 2 * self._days * DAY)
+    def _expire(self) -> None:
+        """Give up the oldest feedback when it has waited too long; feedback that was joined has left `_early`."""
+        while self._queue and self._queue[0].at < self._latest - WAIT_SECONDS:
+            feedback = self._queue.popleft()
+            waiting = self._early.get(feedback.prediction_id, [])
+            if feedback in waiting:
+                waiting.remove(feedback)
+                self.counts.unknown += 1
+                self._store.forget_early([feedback])
+            if not waiting:
+                self._early.pop(feedback.prediction_id, None)
