@@ -95,12 +95,15 @@ class Join:
         for each in self._queue:
             self._early.setdefault(each.prediction_id, []).append(each)
         self._number = self._queue[-1].number if self._queue else 0
+        # The stored predictions that the batch refers to and its own ones, and those of both that it changes.
+        self._known: dict[str, Prediction] = {}
         self._changed: dict[str, Prediction] = {}
 
     def add(self, batch: Batch) -> None:
         """Add the events of a batch. The caller holds a transaction of the store, which is left when this raises."""
         self.counts.broken += batch.broken
         self.counts.unknown_datasets += batch.unknown
+        self._known = self._store.predictions(_names(batch))
         now = self._clock()
         for event in batch.events:
             # The time of an event from a clock that was wrong may lie in the future, and would expire everything.
@@ -112,7 +115,7 @@ class Join:
                 self._predict(event)
             elif isinstance(event, source.Feedback):
                 feedback = Early(event.prediction_id, 0, event.source, event.label, event.at.timestamp())
-                self._feed(feedback, self._find(event.prediction_id))
+                self._feed(feedback, self._known.get(event.prediction_id))
             else:
                 self.counts.failed_requests += 1
         self._store.put(self._changed.values())
@@ -126,7 +129,7 @@ class Join:
         if version and event.source != (DEMO if self._is_demo(version) else CLIENT):
             self.counts.other_source += 1
             return
-        if event.id in self._changed or self._store.prediction(event.id):  # the event is in the files twice
+        if event.id in self._known:  # the event is in the files twice
             self.counts.repeated += 1
             return
         prediction = Prediction(
@@ -139,7 +142,7 @@ class Join:
             None,
             msgspec.json.encode(event.features),
         )
-        self._changed[event.id] = prediction
+        self._known[event.id] = self._changed[event.id] = prediction
         if version:
             self.counts.predictions += 1
             self._judge.predicted(prediction)
@@ -149,9 +152,6 @@ class Join:
             self._store.forget_early(waiting)
             for feedback in waiting:
                 self._feed(feedback, prediction)
-
-    def _find(self, name: str) -> Prediction | None:
-        return self._changed.get(name) or self._store.prediction(name)
 
     def _feed(self, feedback: Early, prediction: Prediction | None) -> None:
         """Settle one feedback, which waits when its prediction has not arrived."""
@@ -203,3 +203,14 @@ class Join:
                 self._store.forget_early([feedback])
             if not waiting:
                 self._early.pop(feedback.prediction_id, None)
+
+
+def _names(batch: Batch) -> set[str]:
+    """The ids of the predictions that the batch has or refers to."""
+    names = set()
+    for event in batch.events:
+        if isinstance(event, source.Prediction):
+            names.add(event.id)
+        elif isinstance(event, source.Feedback):
+            names.add(event.prediction_id)
+    return names

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,6 +30,8 @@ CREATE TABLE IF NOT EXISTS early (
 """
 # A version of this number marks a prediction of another registered model.
 OTHER_MODEL = 0
+# The number of ids in one query.
+VARIABLES = 500
 
 
 class Prediction(msgspec.Struct):
@@ -97,13 +99,16 @@ class Store:
     def set(self, name: str, value: bytes) -> None:
         self._connection.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (name, value))
 
-    def prediction(self, name: str) -> Prediction | None:
-        """The prediction with this id, if it is stored."""
-        row = self._connection.execute("SELECT * FROM predictions WHERE id = ?", (name,)).fetchone()
-        if row is None:
-            return None
-        label = None if row[6] is None else bool(row[6])
-        return Prediction(row[0], row[1], row[2], bool(row[3]), row[4], row[5], label, row[7])
+    def predictions(self, names: Collection[str]) -> dict[str, Prediction]:
+        """The stored predictions among those with these ids, by id."""
+        stored, remaining = dict[str, Prediction](), list(names)
+        for start in range(0, len(remaining), VARIABLES):
+            part = remaining[start : start + VARIABLES]
+            marks = ",".join("?" * len(part))
+            for row in self._connection.execute(f"SELECT * FROM predictions WHERE id IN ({marks})", part):  # noqa: S608
+                label = None if row[6] is None else bool(row[6])
+                stored[row[0]] = Prediction(row[0], row[1], row[2], bool(row[3]), row[4], row[5], label, row[7])
+        return stored
 
     def put(self, predictions: Iterable[Prediction]) -> None:
         """Store predictions, in place of those with the same ids."""
