@@ -1,8 +1,9 @@
 """Roll a champion back, once, also when the monitor is killed in the middle.
 
-A decision has three steps, in this order: the decision is stored with the id of its ledger entry, the champion is moved,
-the decision is marked as finished. After a kill, the monitor looks for the id in the ledger. When the entry is there,
-the move was made; when it is not, and the champion is still the one that was to be rolled back, the move is made now.
+A decision has three steps, in this order: the decision is stored with the id of its ledger entry, the champion is
+moved, the decision is marked as finished. After a kill, the monitor looks for the id in the ledger. When the entry is
+there, the move was made; when it is not, and the champion is still the one that was to be rolled back, the move is made
+now.
 """
 
 from __future__ import annotations
