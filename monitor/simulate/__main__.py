@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 
+from lab import problem
 from lab.errors import LabError
 from lab.errors import run as run_main
 from lab.settings import ROOT
-from monitor.simulate import scenarios
+from monitor.simulate import drift, scenarios
 from monitor.simulate.plot import draw
 
 PAGE, PLOT = ROOT / "docs" / "watching.md", ROOT / "docs" / "watching.png"
@@ -21,7 +22,9 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="a tenth of the labels, and nothing is written")
     options = parser.parse_args()
     results = scenarios.run(options.runs, options.seed, options.short)
-    text = scenarios.page(results)
+    table = drift.read(problem.load(ROOT / "params.yaml"))
+    days, shifts = (20, 20) if options.short else (1_000, 300)
+    text = f"{scenarios.page(results)}\n{drift.page(drift.run(table, days, shifts, options.seed))}"
     print(text)
     if not options.short:
         before, begin, rest = PAGE.read_text().partition(BEGIN)
