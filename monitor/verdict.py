@@ -59,10 +59,15 @@ def _broken(promise: Promise, *sides: Side) -> str:
 
 
 def _not_better(promise: Promise, shadow: Shadow) -> str:
+    for side in promise.broken:
+        if side in shadow.better:
+            other = SIDES[1 - SIDES.index(side)]
+            record = shadow.record(other == "positives")
+            return (
+                f"version {shadow.previous} does better on {side}, but it failed on {record.failures} of "
+                f"{record.count} {other}, and the promise allows a share of {record.limit:.3f}"
+            )
     side = promise.broken[0]
-    if any(each in shadow.better for each in promise.broken):
-        other = SIDES[1 - SIDES.index(side)]
-        return f"version {shadow.previous} does better on {side}, and breaks the promise on {other}"
     evidence = (shadow.positives if side == "positives" else shadow.negatives).evidence
     return (
         f"the evidence that version {shadow.previous} does better on {side} is {evidence:.3g} of {shadow.threshold:g}"
