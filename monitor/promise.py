@@ -120,16 +120,24 @@ def limit(failures: int, rows: int, delta: float) -> float:
 
 
 def _chance(failures: int, rows: int, share: float) -> float:
-    """The chance of at most `failures` failures among `rows` records when each fails with chance `share`."""
+    """The chance of at most `failures` failures among `rows` records when each fails with chance `share`.
+
+    `share` is at least `failures / rows`, or 0.
+    """
     if not 0 < share < 1:
         return float(share <= 0)
-    yes, no = math.log(share), math.log1p(-share)
-    whole = math.lgamma(rows + 1)
-    logs = [
-        whole - math.lgamma(k + 1) - math.lgamma(rows - k + 1) + k * yes + (rows - k) * no for k in range(failures + 1)
-    ]
-    most = max(logs)
-    return math.exp(most) * math.fsum(math.exp(each - most) for each in logs)
+    # The chance of k - 1 failures is that of k times `odds * k / (rows - k + 1)`. A few terms are the whole sum, which
+    # saves seconds for a card with a million rows.
+    odds, whole = (1 - share) / share, math.lgamma(rows + 1)
+    first = whole - math.lgamma(failures + 1) - math.lgamma(rows - failures + 1)
+    first += failures * math.log(share) + (rows - failures) * math.log1p(-share)
+    total = term = 1.0
+    for k in range(failures, 0, -1):
+        term *= odds * k / (rows - k + 1)
+        total += term
+        if term < total * 1e-17:
+            break
+    return math.exp(min(first + math.log(total), 0.0))
 
 
 def stream(share: float, size: int) -> Stream:

@@ -5,13 +5,16 @@ not better, each such record is in its favour with a chance of at most one half,
 restarts, as in `monitor.promise`. The classes are apart because over both together a version with a low recall and a
 high specificity would beat a version with a high recall where positives are few. For the same reason the previous
 version must also keep the promise of the other class.
+
+The product of the evidence of both classes is an e-process, too, because each record changes one factor only. It says
+that the previous version is better in one of the classes or in both, and it grows faster than either of them.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from monitor.promise import Bets, Promise, Side
+from monitor.promise import MOST, Bets, Promise, Side
 
 SHARES = (0.3, 0.6, 0.9)
 _FOR = [1 + share for share in SHARES]
@@ -34,8 +37,9 @@ class Record(msgspec.Struct):
 class Shadow(msgspec.Struct):
     """The comparison with version `previous`.
 
-    `better` has the classes in which the evidence has reached `threshold`; a class stays in it. `record_positives` and
-    `record_negatives` hold the previous version to the promises of the present one.
+    `better` has the classes in which the evidence has reached `threshold`; a class stays in it. `ahead` is set when the
+    product of both has reached it, and stays set. `record_positives` and `record_negatives` hold the previous version
+    to the promises of the present one.
     """
 
     previous: int
@@ -45,6 +49,7 @@ class Shadow(msgspec.Struct):
     record_positives: Record
     record_negatives: Record
     better: list[Side] = []
+    ahead: bool = False
 
     def add(self, positive: bool, right: bool, previous_right: bool) -> None:
         """Add one labelled record: whether the present version and the previous one are right."""
@@ -58,6 +63,12 @@ class Shadow(msgspec.Struct):
         side: Side = "positives" if positive else "negatives"
         if bets.evidence >= self.threshold and side not in self.better:
             self.better.append(side)
+        self.ahead = self.ahead or self.evidence >= self.threshold
+
+    @property
+    def evidence(self) -> float:
+        """The evidence that the previous version is better in at least one of the classes."""
+        return min(self.positives.evidence * self.negatives.evidence, MOST)
 
     def record(self, positive: bool) -> Record:
         return self.record_positives if positive else self.record_negatives

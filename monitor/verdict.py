@@ -28,11 +28,10 @@ def verdict(promise: Promise | None, shadow: Shadow | None) -> Verdict:
             "unknown", "the card of this version states no counts, so that it is watched and never rolled back"
         )
     if not promise.broken:
-        if shadow and shadow.better:
+        if shadow and shadow.ahead:
+            side: Side = "positives" if shadow.positives.evidence >= shadow.negatives.evidence else "negatives"
             return Verdict(
-                "previous_better",
-                f"version {shadow.previous} does better on {' and '.join(shadow.better)}, and no promise is broken",
-                shadow.better[0],
+                "previous_better", f"version {shadow.previous} does better on {side}, and no promise is broken", side
             )
         return Verdict(
             "kept", f"the evidence against the promises is {promise.evidence:.3g}; {promise.alarm:g} is an alarm"
@@ -59,10 +58,15 @@ def _broken(promise: Promise, *sides: Side) -> str:
 
 
 def _not_better(promise: Promise, shadow: Shadow) -> str:
+    for side in promise.broken:
+        if side in shadow.better:
+            other = SIDES[1 - SIDES.index(side)]
+            record = shadow.record(other == "positives")
+            return (
+                f"version {shadow.previous} does better on {side}, and breaks the promise on {other}: it failed on "
+                f"{record.failures} of {record.count}, and the promise allows a share of {record.limit:.3f}"
+            )
     side = promise.broken[0]
-    if any(each in shadow.better for each in promise.broken):
-        other = SIDES[1 - SIDES.index(side)]
-        return f"version {shadow.previous} does better on {side}, and breaks the promise on {other}"
     evidence = (shadow.positives if side == "positives" else shadow.negatives).evidence
     return (
         f"the evidence that version {shadow.previous} does better on {side} is {evidence:.3g} of {shadow.threshold:g}"

@@ -42,7 +42,7 @@ class Bank:
 class Rule:
     """The promise, the shadow and the joint rule of `runs` runs; `limits` are those of positives and negatives.
 
-    `alarmed`, `better` and `rolled_back` say for each run whether the rule has decided so far, shape (runs,).
+    `alarmed`, `ahead` and `rolled_back` say for each run whether the rule has decided so far, shape (runs,).
     """
 
     def __init__(self, runs: int, limits: tuple[float, float]) -> None:
@@ -55,12 +55,7 @@ class Rule:
         self.duels = [Bank(runs, SHADOW_SIZE, won, lost) for _ in SIZES]
         self.alarmed = np.zeros(runs, np.bool_)
         self._broken, self._better = np.zeros((2, runs), np.bool_), np.zeros((2, runs), np.bool_)
-        self.rolled_back = np.zeros(runs, np.bool_)
-
-    @property
-    def better(self) -> Flags:
-        flags: Flags = np.asarray(self._better.any(axis=0))
-        return flags
+        self.ahead, self.rolled_back = np.zeros((2, runs), np.bool_)
 
     def add(self, positive: Flags, failed: Flags, previous_failed: Flags) -> None:
         """Add one labelled record to each run; all have the shape (runs,)."""
@@ -72,6 +67,8 @@ class Rule:
         evidence = np.array([bank.evidence for bank in self.promises])
         self.alarmed |= evidence.sum(axis=0) >= 2 * ALARM
         self._broken |= self.alarmed & (evidence >= ALARM)
-        self._better |= np.array([bank.evidence for bank in self.duels]) >= THRESHOLD
+        duels = np.array([bank.evidence for bank in self.duels])
+        self._better |= duels >= THRESHOLD
+        self.ahead |= duels[0] >= THRESHOLD / duels[1]
         keeps = self._failures <= self._limits * self._counts
         self.rolled_back |= (self._broken & self._better & keeps[::-1]).any(axis=0)

@@ -79,7 +79,7 @@ def simulate(
         rule.add(positive, failed, previous)
         for method in methods.values():
             method.add(failed)
-        decided = (rule.alarmed, rule.better, rule.rolled_back, *(method.alarmed for method in methods.values()))
+        decided = (rule.alarmed, rule.ahead, rule.rolled_back, *(method.alarmed for method in methods.values()))
         for name, flags in zip(names, decided, strict=True):
             first = times.first[name]
             first[flags & (first == NEVER)] = max(number + 1 - quiet, 0)

@@ -103,5 +103,8 @@ def test_the_evidence_stays_a_finite_number() -> None:
 
 def test_the_chance_is_the_binomial_one() -> None:
     """The tail of the binomial distribution without scipy equals that of scipy."""
-    for rows, failures, share in ((241, 3, 0.05), (458, 16, 0.066), (1, 0, 0.5), (100_000, 900, 0.01)):
+    for rows, failures, share in (
+        *((241, 3, 0.05), (458, 16, 0.066), (1, 0, 0.5), (100_000, 900, 0.01)),
+        *((1_000_000, 100_000, 0.1), (1_000, 900, 0.95), (50, 50, 0.0)),
+    ):
         assert promise._chance(failures, rows, share) == pytest.approx(binom.cdf(failures, rows, share), rel=1e-6)

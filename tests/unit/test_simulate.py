@@ -42,6 +42,7 @@ def test_the_simulated_rule_is_the_rule_of_the_monitor() -> None:
         verdicts = [verdict(*pair).kind == "roll_back" for pair in zip(states, shadows, strict=True)]
         assert all(rule.rolled_back[run] for run in range(RUNS) if verdicts[run])
         assert [bool(state.raised) for state in states] == rule.alarmed.tolist()
+        assert [each.ahead for each in shadows] == rule.ahead.tolist()
         decided = int(rule.rolled_back.sum())
     assert decided
 
