@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from lab import champion, events, ledger
-from lab.card import CARD_FILE, Card
+from lab import champion, events, ledger, trial
+from lab.card import CARD_FILE
 from lab.errors import LabError
 from lab.events import Writer
 from lab.ledger import Ledger
@@ -59,16 +59,11 @@ def book(lab, values, request) -> Book:
 @pytest.fixture
 def models(lab, book, tmp_path, monkeypatch) -> RegisteredModels:
     """The versions of `book`; the trial gets the name in the card, because the package is that of another model."""
-    monkeypatch.setattr("monitor.models.trial.verify", _verify)
+    verify = trial.verify
+    monkeypatch.setattr(trial, "verify", lambda _name, text, model: verify(NAME, text, model))
     models = RegisteredModels(book[1], book[0], tmp_path / "packages")
     models.refresh()
     return models
-
-
-def _verify(_name: str, text: bytes, model: bytes) -> Card:
-    from lab.trial import verify
-
-    return verify(NAME, text, model)
 
 
 def record(folder: Path, model: str, rows: int) -> None:
@@ -205,7 +200,8 @@ def test_a_decision_gives_way_to_another_move(book: Book, models: RegisteredMode
     decisions, card = Decisions(store, pages, registry), models.card(2)
     assert card
     decision = decisions.begin(2, 1, "a test")
-    third = registry.register("", registry.version(1).package_path, {})
+    first = registry.version(1)
+    third = registry.register(first.run_id, first.package_path, {})
     entry = ledger.Promoted(
         by="a person", model=registry.model, reason="none", subject=ledger.Subject(candidate="c", fingerprint="3")
     )
