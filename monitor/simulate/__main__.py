@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from importlib import import_module
-from importlib.util import find_spec
 
-import msgspec
-
+from lab import problem
 from lab.errors import LabError
 from lab.errors import run as run_main
 from lab.settings import ROOT
-from monitor.simulate import scenarios
+from monitor.simulate import drift, scenarios
 from monitor.simulate.plot import draw
 
 PAGE, PLOT = ROOT / "docs" / "watching.md", ROOT / "docs" / "watching.png"
@@ -25,7 +22,9 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="a tenth of the labels, and nothing is written")
     options = parser.parse_args()
     results = scenarios.run(options.runs, options.seed, options.short)
-    text = "\n".join([scenarios.page(results), *_drift(options.runs, options.seed)])
+    table = drift.read(problem.load(ROOT / "params.yaml"))
+    days, shifts = (20, 20) if options.short else (1_000, 300)
+    text = f"{scenarios.page(results)}\n{drift.page(drift.run(table, days, shifts, options.seed))}"
     print(text)
     if not options.short:
         before, begin, rest = PAGE.read_text().partition(BEGIN)
@@ -35,14 +34,6 @@ def main() -> int:
         draw(results, PLOT)
         PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
     return 0
-
-
-def _drift(runs: int, seed: int) -> list[str]:
-    """The figures of drift, a line each, when this checkout has their simulation."""
-    if find_spec("monitor.simulate.drift") is None:
-        return []
-    figures = msgspec.to_builtins(import_module("monitor.simulate.drift").run(runs, seed))
-    return ["**Drift.**", "", *(f"- {name.replace('_', ' ')}: {value}" for name, value in figures.items()), ""]
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lab import problem
+from lab.settings import ROOT
 from monitor import promise, shadow
 from monitor.promise import Promise
-from monitor.simulate import scenarios
+from monitor.simulate import drift, scenarios
 from monitor.simulate.baselines import BASELINES
 from monitor.simulate.evidence import ALARM, SHADOW_SIZE, SIZES, THRESHOLD, Rule
 from monitor.simulate.rollback import LIMITS, World, healthy, simulate
@@ -84,3 +86,12 @@ def test_the_short_page_has_each_scenario() -> None:
     assert text.count("\n| ") > 10
     for word in ("False rollbacks", "Labels until", "recall .70"):
         assert word in text
+
+
+def test_healthy_days_do_not_warn_and_shifts_are_found() -> None:
+    """In ten healthy days of the worked example at most one warns, and each shifted feature is found."""
+    figures = drift.run(drift.read(problem.load(ROOT / "params.yaml")), days=10, shifts=10, seed=9)
+    assert figures.false_days <= 1
+    assert set(figures.found.values()) == {1.0}
+    assert figures.marks[100, 0.1] > 0.5
+    assert "mitoses" in drift.page(figures)
