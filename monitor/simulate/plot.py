@@ -32,8 +32,8 @@ def draw(results: Results, path: Path) -> None:
         if rates != "at the limit" and n == labels[0]:
             _steps(left, times, list(times.first), n)
     left.set(title="healthy champion, rates drawn from Beta", xlabel="labels", ylabel="share of runs with a decision")
-    quiet = sorted(results.falls)[1]
-    _steps(right, results.falls[quiet], list(RULES), 1_000)
+    (_, quiet), times = list(results.falls.items())[1]
+    _steps(right, times, list(RULES), 1_000)
     right.set(title=f"recall falls to .80 after {quiet:,} healthy labels", xlabel="labels since the fall")
     for axes in (left, right):
         axes.set_ylim(0, 1.02)

@@ -37,9 +37,19 @@ class Times:
         """The share of runs in which the rule decides."""
         return float((self.first[rule] != NEVER).mean())
 
+    def early(self, rule: str) -> float:
+        """The share of runs in which the rule decides before the change."""
+        return float((self.first[rule] == 0).mean())
+
     def quantile(self, rule: str, q: float) -> float:
-        """A quantile of the number of labels; infinite when so few runs decide."""
-        times = np.where(self.first[rule] == NEVER, np.inf, self.first[rule])
+        """A quantile of the number of labels in the runs that do not decide before the change.
+
+        It is infinite when so few runs decide, and NaN when all decide before.
+        """
+        first = self.first[rule][self.first[rule] != 0]
+        if not len(first):
+            return float("nan")
+        times = np.where(first == NEVER, np.inf, first)
         return float(np.quantile(times, q, method="higher"))
 
 

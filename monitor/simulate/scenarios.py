@@ -12,9 +12,18 @@ from monitor.simulate.evidence import DELTA
 from monitor.simulate.rollback import LIMITS, SHARE, Times, World, healthy, posterior, simulate
 
 RULES = ("promise", "previous better", "rollback")
-# Recall falls to .80 and accuracy to .85.
-RECALL, ACCURACY = 0.80, 0.85
-WORSE = (1 - RECALL, 1 - (ACCURACY - SHARE * RECALL) / (1 - SHARE))
+
+
+def _rates(recall: float, accuracy: float) -> tuple[float, float]:
+    """The shares of failures of both classes that give this recall and accuracy."""
+    return 1 - recall, 1 - (accuracy - SHARE * recall) / (1 - SHARE)
+
+
+# Recall falls to .80 and accuracy to .85. Before, both versions fail at one of these rates; the previous version keeps
+# them.
+WORSE = _rates(0.80, 0.85)
+BEFORE = {"those of the card": healthy(), "recall .98, accuracy .965": _rates(0.98, 0.965)}
+QUIET = (0, 1_000, 5_000)
 # The champion has recall .95 and specificity .90, the previous version .70 and .99, and positives are 10 %.
 _CHAMPION, _PREVIOUS = (0.05, 0.10), (0.30, 0.01)
 TRADES = {
@@ -27,11 +36,11 @@ TRADES = {
 
 @dataclass(frozen=True)
 class Results:
-    """Times by scenario: healthy champions by rates and labels, falls by quiet labels, trades by name."""
+    """Times by scenario: healthy champions by rates and labels, falls by rates and healthy labels, trades by name."""
 
     runs: int
     quiet: dict[tuple[str, int], Times]
-    falls: dict[int, Times]
+    falls: dict[tuple[str, int], Times]
     trades: dict[str, Times]
 
 
@@ -44,11 +53,13 @@ def run(runs: int, seed: int, short: bool = False) -> Results:
     for name, pair in rates.items():
         world = World(pair, pair)
         for labels in (10_000 // part, 100_000 // part):
-            quiet[name, labels] = simulate(world, world, 0, labels, runs, generator, others=labels < 100_000 // part)
-    well, ill = World(healthy(), healthy()), World(WORSE, healthy())
+            quiet[name, labels] = simulate(world, world, 0, labels, runs, generator, others=True)
     falls = {
-        before // part: simulate(well, ill, before // part, 2_000, runs, generator, others=not before)
-        for before in (0, 1_000, 5_000)
+        (name, before // part): simulate(
+            World(pair, pair), World(WORSE, pair), before // part, 2_000, runs, generator, others=True
+        )
+        for name, pair in BEFORE.items()
+        for before in QUIET
     }
     trades = {name: simulate(world, world, 0, 10_000 // part, runs, generator) for name, world in TRADES.items()}
     return Results(runs, quiet, falls, trades)
@@ -68,7 +79,7 @@ def _quiet(results: Results) -> list[str]:
         f"|---|---:|{'---:|' * len(names)}",
     ]
     for (rates, labels), times in results.quiet.items():
-        cells = [f"{times.share(name):.1%}" if name in times.first else "" for name in names]
+        cells = [f"{times.share(name):.1%}" for name in names]
         lines.append(f"| {rates} | {labels:,} | {' | '.join(cells)} |")
     return lines
 
@@ -76,18 +87,23 @@ def _quiet(results: Results) -> list[str]:
 def _falls(results: Results) -> list[str]:
     names = (*RULES, *BASELINES)
     lines = [
-        "**Labels until a decision.** Recall falls from .988 to .80, and accuracy to .85; median / 95th percentile.",
+        "**Labels until a decision.** Recall falls to .80, and accuracy to .85; median / 95th percentile over the runs "
+        "without a decision before, and the share of runs with one.",
         "",
-        f"| healthy labels before | {' | '.join(names)} |",
-        f"|---:|{'---:|' * len(names)}",
+        f"| rates before | healthy labels | {' | '.join(names)} |",
+        f"|---|---:|{'---:|' * len(names)}",
     ]
-    for quiet, times in results.falls.items():
-        cells = [
-            f"{times.quantile(name, 0.5):.0f} / {times.quantile(name, 0.95):.0f}" if name in times.first else ""
-            for name in names
-        ]
-        lines.append(f"| {quiet:,} | {' | '.join(cells)} |")
+    for (rates, quiet), times in results.falls.items():
+        lines.append(f"| {rates} | {quiet:,} | {' | '.join(_delay(times, name) for name in names)} |")
     return lines
+
+
+def _delay(times: Times, rule: str) -> str:
+    early = times.early(rule)
+    if early == 1:
+        return "all before"
+    text = f"{times.quantile(rule, 0.5):.0f} / {times.quantile(rule, 0.95):.0f}"
+    return f"{text} ({early:.1%} before)" if early else text
 
 
 def _trades(results: Results) -> list[str]:

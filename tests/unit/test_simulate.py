@@ -24,7 +24,7 @@ def test_the_simulated_rule_is_the_rule_of_the_monitor() -> None:
     rule = Rule(RUNS, LIMITS)
     states = [Promise(*(promise.stream(m, s) for m, s in zip(LIMITS, SIZES, strict=True)), ALARM) for _ in range(RUNS)]
     shadows = [shadow.start(state, 1, THRESHOLD, SHADOW_SIZE) for state in states]
-    decided = 0
+    seen = [False] * RUNS
     for number in range(900):
         positive = generator.random(RUNS) < 0.4
         failed = generator.random(RUNS) < (0.02 if number < 300 else 0.12)
@@ -39,12 +39,11 @@ def test_the_simulated_rule_is_the_rule_of_the_monitor() -> None:
             assert rule.promises[side].evidence == pytest.approx(streams, rel=1e-9)
             duels = [getattr(each, name).evidence for each in shadows]
             assert rule.duels[side].evidence == pytest.approx(duels, rel=1e-9)
-        verdicts = [verdict(*pair).kind == "roll_back" for pair in zip(states, shadows, strict=True)]
-        assert all(rule.rolled_back[run] for run in range(RUNS) if verdicts[run])
+        seen = [seen[run] or verdict(states[run], shadows[run]).kind == "roll_back" for run in range(RUNS)]
+        assert seen == rule.rolled_back.tolist()
         assert [bool(state.raised) for state in states] == rule.alarmed.tolist()
         assert [each.ahead for each in shadows] == rule.ahead.tolist()
-        decided = int(rule.rolled_back.sum())
-    assert decided
+    assert any(seen)
 
 
 def test_healthy_champions_stay_and_bad_ones_go() -> None:
