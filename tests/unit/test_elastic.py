@@ -19,7 +19,7 @@ ELASTIC = SERVICES / "elasticsearch"
 # What the dashboards use of the traces; these names are the APM Server's.
 APM_FIELDS = {"@timestamp": "date", "transaction.name": "keyword", "transaction.duration.us": "long"}
 EVENTS = events.Event.__subclasses__()
-# Those of lab/events.py, and one for lines that are no event.
+# Those of lab/event_types.py, and one for lines that are no event.
 DATASETS = {*events.DATASETS, "lab.unreadable"}
 
 
