@@ -44,6 +44,7 @@ STREAMS = load("data_streams.json")["lab"]
 USERS = load("users.json")
 PIPELINE = (SERVICES / "logstash/pipeline/lab.conf").read_text()
 OBJECTS = [json.loads(line) for path in (SERVICES / "kibana/objects").glob("*.ndjson") for line in path.open()]
+RULES = [json.loads(path.read_text()) for path in sorted((SERVICES / "kibana/rules").glob("*.json"))]
 VIEWS = {found["id"]: found["attributes"]["title"] for found in OBJECTS if found["type"] == "index-pattern"}
 DASHBOARDS = [found for found in OBJECTS if found["type"] == "dashboard"]
 PANELS = [panel for board in DASHBOARDS for panel in json.loads(board["attributes"]["panelsJSON"])]
