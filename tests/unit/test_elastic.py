@@ -17,7 +17,12 @@ from tests.unit.logstash import parse
 SERVICES = Path(__file__).resolve().parents[2] / "services"
 ELASTIC = SERVICES / "elasticsearch"
 # What the dashboards use of the traces; these names are the APM Server's.
-APM_FIELDS = {"@timestamp": "date", "transaction.name": "keyword", "transaction.duration.us": "long"}
+APM_FIELDS = {
+    "@timestamp": "date",
+    "processor.event": "keyword",
+    "transaction.name": "keyword",
+    "transaction.duration.us": "long",
+}
 EVENTS = events.Event.__subclasses__()
 # Those of lab/event_types.py, and one for lines that are no event.
 DATASETS = {*events.DATASETS, "lab.unreadable"}
