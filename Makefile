@@ -90,7 +90,7 @@ bench-large: $(DEV) ## make new on a million rows, training on 100,000, serving 
 bench-serving: $(LAB) $(BENCH) ## this API and other servers side by side; writes docs/serving.md [ROUNDS=3]
 	@$(PY) -m loadtests.bench --rounds $(or $(ROUNDS),3) --other $(VENV_BENCH)
 
-elk-smoke: $(LAB) ## find a prediction, its trace and the dashboards in Elasticsearch and Kibana (not with LITE=1)
+elk-smoke: $(LAB) ## find a prediction, its trace, dashboards and rules in Elasticsearch and Kibana (not with LITE=1)
 	@$(PY) -m tests.elk_smoke
 
 check: $(DEV) ## format, lint, types, who may import whom

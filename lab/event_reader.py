@@ -9,10 +9,23 @@ from typing import Any, get_args
 
 import msgspec
 
-from lab.events import DATASET, DATASETS, LIMIT_SECONDS, STARTED, Alert, Decision, Feedback, Kind, Prediction, Request
+from lab.events import (
+    DATASET,
+    DATASETS,
+    LIMIT_SECONDS,
+    STARTED,
+    Alert,
+    Decision,
+    Drift,
+    Feedback,
+    Kind,
+    Prediction,
+    Quality,
+    Request,
+)
 from lab.retention import SUFFIX
 
-Recorded = Prediction | Feedback | Request | Decision | Alert
+Recorded = Prediction | Feedback | Request | Decision | Alert | Quality | Drift
 KINDS = get_args(Kind)
 # An event's time lies between the start of its file and a day later. This tolerance covers a clock that was set, and
 # the time between an event's timestamp and its write.

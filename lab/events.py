@@ -22,24 +22,31 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Self
 
 import msgspec
 
 from lab.errors import LabError, from_os_error
+from lab.event_types import CLIENT as CLIENT
+from lab.event_types import CLIENTS as CLIENTS
+from lab.event_types import DATASET as DATASET
+from lab.event_types import DATASETS as DATASETS
+from lab.event_types import ECS_VERSION as ECS_VERSION
+from lab.event_types import NAMES as NAMES
+from lab.event_types import UNKNOWN as UNKNOWN
+from lab.event_types import Alert as Alert
+from lab.event_types import Decision as Decision
+from lab.event_types import Drift as Drift
+from lab.event_types import Event as Event
+from lab.event_types import Feedback as Feedback
+from lab.event_types import Kind as Kind
+from lab.event_types import Metric as Metric
+from lab.event_types import Prediction as Prediction
+from lab.event_types import Quality as Quality
+from lab.event_types import Request as Request
 from lab.retention import SUFFIX, Retention, hold, prune
 from lab.retention import is_open as is_open
 
-ECS_VERSION = "9.1.0"
-# All datasets. Logstash, Elasticsearch's templates and Kibana's data views list the same ones.
-DATASETS = ("lab.prediction", "lab.feedback", "lab.request", "lab.decision", "lab.alert")
-DATASET = "event.dataset"
-# Values of `source`. A request without X-Client comes from a client; only clients count as patients. The header
-# holds one of CLIENTS. The source is UNKNOWN for a request whose X-Client was refused, and in an event that earlier
-# code wrote without a source.
-CLIENT, UNKNOWN = "client", "unknown"
-CLIENTS = ("dashboard", "loadtest", "demo")
-Kind = Literal["model_refused", "model_failing", "below_floor", "drift", "promise_broken"]
 # The form of the time in a file's name: the start of the file, in UTC.
 STARTED = "%Y%m%dT%H%M%S.%f"
 LIMIT, LIMIT_SECONDS = 64 * 2**20, 86_400.0
@@ -47,112 +54,6 @@ LIMIT, LIMIT_SECONDS = 64 * 2**20, 86_400.0
 PRUNE_SECONDS = 60.0
 # The most writes of one event when its file is removed after each write.
 TRIES = 5
-
-# The name on disk of each attribute: ECS's name where there is one, else a name under lab.*.
-NAMES = {
-    "timestamp": "@timestamp",
-    "ecs_version": "ecs.version",
-    "service": "service.name",
-    "environment": "service.environment",
-    "id": "event.id",
-    "duration": "event.duration",
-    "trace_id": "trace.id",
-    "message": "message",
-    "method": "http.request.method",
-    "status": "http.response.status_code",
-    "route": "url.path",
-    "model_name": "labels.model_name",
-    "model_version": "labels.model_version",
-    "source": "labels.source",
-    "prediction_id": "lab.prediction_id",
-    "label": "lab.label",
-    "probability": "lab.probability",
-    "threshold": "lab.threshold",
-    "features": "lab.features",
-    "fields": "lab.fields",
-    "kind": "lab.kind",
-    "figures": "lab.figures",
-    "decision": "lab.decision",
-    "number": "lab.number",
-    "from_version": "lab.from_version",
-    "to_version": "lab.to_version",
-    "reason": "event.reason",
-}
-
-
-class Event(msgspec.Struct, frozen=True, kw_only=True, rename=NAMES, tag_field=DATASET):
-    """The fields of every event. `timestamp` is in UTC; no event holds anything that names a person.
-
-    `environment` says which lab or release wrote the event: laptop, staging or production; events of
-    earlier code do not have the field.
-    """
-
-    timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
-    id: str
-    service: str
-    environment: str = ""
-    trace_id: str = ""
-    ecs_version: str = ECS_VERSION
-
-
-class Prediction(Event, frozen=True, kw_only=True, tag="lab.prediction"):
-    """The answer to one record.
-
-    `duration` is the time from the start of the request to this event, in ns; `features` are the sent values by name.
-    """
-
-    duration: int
-    model_name: str
-    model_version: str
-    source: str = UNKNOWN
-    label: str
-    probability: float
-    threshold: float
-    features: Any
-
-
-class Feedback(Event, frozen=True, kw_only=True, tag="lab.feedback"):
-    """The true class of an earlier prediction, as somebody reported it."""
-
-    prediction_id: str
-    source: str = UNKNOWN
-    label: str
-
-
-class Request(Event, frozen=True, kw_only=True, tag="lab.request"):
-    """A request that failed. `fields` are the model's features that were wrong in the request."""
-
-    duration: int
-    method: str
-    route: str
-    status: int
-    source: str = UNKNOWN
-    fields: list[str] = []
-
-
-class Decision(Event, frozen=True, kw_only=True, tag="lab.decision"):
-    """An entry of the ledger: its kind, its number, and the versions before and after it.
-
-    The entry names the person that decided; the event does not, because no event names a person.
-    """
-
-    decision: str
-    number: int
-    model_name: str
-    from_version: int | None = None
-    to_version: int | None = None
-    reason: str
-    figures: dict[str, float] = {}
-
-
-class Alert(Event, frozen=True, kw_only=True, tag="lab.alert"):
-    """A fault that a person should look at; `model_version` is the faulty version, and `figures` show the fault."""
-
-    kind: Kind
-    message: str
-    model_name: str
-    model_version: str
-    figures: dict[str, float] = {}
 
 
 class NotRecordedError(LabError):

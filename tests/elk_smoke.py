@@ -1,7 +1,8 @@
 """Show that the Elastic part works: python -m tests.elk_smoke, with the lab up in containers.
 
 It sends one prediction to the API, and as lab_reader it finds the prediction in Elasticsearch by its id, the trace by
-the trace's id, and in Kibana the data view and the dashboards with all that they refer to. It writes nothing else.
+the trace's id, and in Kibana the data view, the dashboards with all that they refer to, and the alert rules, which
+must run. It writes nothing else.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 # provision.py is run by its path in a container, so its folder is not a package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "services" / "elasticsearch"))
 
-from provision import UNREADY, ProvisionError, Server
+from provision import RULES, UNREADY, ProvisionError, Server, read
 
 from lab import http, settings
 from lab.errors import LabError, run
@@ -26,7 +27,7 @@ from lab.record import Value
 # Filebeat looks every five seconds, the APM agent sends every ten, an index shows new documents after one.
 ARRIVAL_SECONDS = 120.0
 LOOK_SECONDS = 2.0
-DASHBOARDS = ("lab-predictions", "lab-operation")
+DASHBOARDS = ("lab-service", "lab-model")
 
 
 def main() -> int:
@@ -48,6 +49,7 @@ def main() -> int:
         return f"{field(span, 'trace.id')}, {span.get('transaction', {}).get('name', 'a span of it')}"
 
     checks = {"event": event, "trace": trace, "view": lambda: data_view(kibana), "boards": lambda: dashboards(kibana)}
+    checks["rules"] = lambda: rules(kibana)
     results = [report(name, check) for name, check in checks.items()]
     return int(not all(results))
 
@@ -121,6 +123,20 @@ def dashboards(kibana: Server) -> str:
     if lines[-1]["missingRefCount"] or lines[-1]["excludedObjectsCount"]:
         raise ProvisionError(f"the dashboards refer to what is not there: {lines[-1]}")
     return ", ".join(sorted(line["attributes"]["title"] for line in lines if line.get("type") == "dashboard"))
+
+
+def rules(kibana: Server) -> str:
+    """The names of the alert rules; raise ProvisionError if one is missing, or its last run failed."""
+    names = []
+    for file in sorted(RULES.glob("*.json")):
+        rule = read(file)
+        status, answer = kibana.ask("GET", f"/api/alerting/rule/{rule['id']}")
+        if status != 200:
+            raise ProvisionError(f"{kibana.name} has no rule {rule['name']} ({status})")
+        if answer["execution_status"]["status"] == "error":
+            raise ProvisionError(f"the rule {rule['name']} fails: {answer['execution_status'].get('error')}")
+        names.append(answer["name"] if answer["enabled"] else f"{answer['name']} (disabled)")
+    return ", ".join(names)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Set Elasticsearch and Kibana up for the lab. A second run changes nothing.
 
     python provision.py elasticsearch    # passwords, roles, users, lifecycle, templates, data streams
-    python provision.py kibana           # data views and dashboards
+    python provision.py kibana           # data views, dashboards, alert rules
 
-The script sends the JSON files in its folder and in ../kibana/objects. To change a dashboard, change it in Kibana,
-export it with its references over the file, and commit. A changed mapping takes effect with a data stream's next
-backing index.
+The script sends the JSON files in its folder, in ../kibana/objects and in ../kibana/rules. To change a dashboard,
+change it in Kibana, export it with its references over the file, and commit. A changed mapping takes effect with a
+data stream's next backing index.
 Addresses, passwords and SETUP_SECONDS, the limit on all waiting, come from the environment.
 """
 
@@ -26,6 +26,9 @@ import urllib3
 
 HERE = Path(__file__).resolve().parent
 OBJECTS = HERE.parent / "kibana" / "objects"
+RULES = HERE.parent / "kibana" / "rules"
+# Kibana refuses these in the update of a rule, because they cannot change. A person may disable a rule; it stays so.
+FIXED = ("rule_type_id", "consumer", "enabled")
 ANSWER_SECONDS = 30.0
 PAUSE_SECONDS = 2.0
 # Elasticsearch also refuses the right password until its security index is up, some time after its start.
@@ -144,7 +147,7 @@ def set_up_elasticsearch(server: Server) -> None:
 
 
 def set_up_kibana(server: Server) -> None:
-    """Import data views and dashboards, and replace those with the same id; raise ProvisionError."""
+    """Import data views, dashboards and alert rules, and replace those with the same id; raise ProvisionError."""
     # Kibana answers 503 until it can serve, then 200, even when a plugin is degraded.
     server.ask("GET", "/api/status", again=UNREADY)
     objects = b"".join(path.read_bytes().rstrip(b"\n") + b"\n" for path in sorted(OBJECTS.glob("*.ndjson")))
@@ -155,6 +158,8 @@ def set_up_kibana(server: Server) -> None:
         faults = answer.get("errors", answer) if isinstance(answer, dict) else answer
         raise ProvisionError(f"Kibana did not import all of {OBJECTS.name} ({status}): {_reason(faults)}")
     print(f"{answer['successCount']} data views and dashboards")
+    for file in sorted(RULES.glob("*.json")):
+        _put_rule(server, read(file))
 
 
 def read(path: Path) -> Any:
@@ -193,6 +198,22 @@ def _create_data_stream(server: Server, name: str) -> None:
     if status != 200 and not exists:
         raise ProvisionError(f"{server.name} did not make the data stream {name} ({status}): {_reason(answer)}")
     print(f"data stream {name}{' (there)' if exists else ''}")
+
+
+def _put_rule(server: Server, rule: dict[str, Any]) -> None:
+    """Create the alert rule with the id in the file, or change it when it exists; raise ProvisionError."""
+    path = f"/api/alerting/rule/{rule.pop('id')}"
+    status, answer = server.ask("GET", path)
+    exists = status == 200
+    if status == 404:
+        status, answer = server.ask("POST", path, json.dumps(rule).encode())
+        exists = status == 409  # an earlier request created the rule, and its answer was lost
+    if exists:
+        changes = {name: value for name, value in rule.items() if name not in FIXED}
+        status, answer = server.ask("PUT", path, json.dumps(changes).encode())
+    if status != 200:
+        raise ProvisionError(f"{server.name} did not take the rule {rule['name']} ({status}): {_reason(answer)}")
+    print(f"rule {rule['name']}{' (there)' if exists else ''}")
 
 
 def _value(text: bytes) -> Any:

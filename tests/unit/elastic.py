@@ -18,10 +18,14 @@ from urllib.parse import unquote
 import pytest
 
 from lab.settings import NAMES
-from tests.unit.test_elastic import ELASTIC, USERS
+from tests.unit import kibana_rules
+from tests.unit.test_elastic import ELASTIC, RULES, USERS
 
 ECS = "/_component_template/ecs@mappings"
 TRACES = "/_index_template/traces-apm@template"
+
+# What Kibana says of a rule that runs.
+RULE = {"enabled": True, "execution_status": {"status": "ok"}}
 
 
 class StandIn(BaseHTTPRequestHandler):
@@ -69,8 +73,11 @@ class StandIn(BaseHTTPRequestHandler):
             return 200, self.answers[self.path]
         if self.path == "/api/status":  # it asks nobody to sign in
             return self.kibana[0], {"status": {"overall": {"level": self.kibana[1]}}}
-        if user != f"elastic:{self.password}":
+        is_rule = self.path.startswith("/api/alerting/rule/")
+        if user != f"elastic:{self.password}" and not (is_rule and user == "lab_reader:may look"):
             return 401, {"error": {"reason": "unable to authenticate"}}
+        if is_rule:
+            return self.rule(body)
         if self.command == "GET":
             return self.give(unquote(self.path))
         return self.keep(unquote(self.path), body)
@@ -94,6 +101,20 @@ class StandIn(BaseHTTPRequestHandler):
         self.kept[path] = body
         if "_import" in path:
             return 200, {"success": self.importable, "successCount": 10, "errors": [{"id": "lab-alert"}]}
+        return 200, {}
+
+    def rule(self, body: bytes) -> tuple[int, Any]:
+        """As Kibana: POST creates, PUT changes what exists, and a body that does not fit is refused."""
+        exists = self.path in self.kept
+        if self.command == "GET" or (self.command == "PUT" and not exists):
+            return (200, json.loads(self.kept[self.path])) if exists else (404, {"message": "not found"})
+        if self.command == "POST" and exists:
+            return 409, {"message": "there"}
+        try:
+            kibana_rules.check(body, self.command, self.path.rpartition("/")[2])
+        except ValueError as error:
+            return 400, {"message": str(error)}
+        self.kept[self.path] = body
         return 200, {}
 
     def there(self, path: str) -> bool:
@@ -149,6 +170,7 @@ def load_smoke(server: type[StandIn], monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setenv(NAMES, "API_PORT ELASTICSEARCH_PORT KIBANA_PORT READER_PASSWORD")
     event = {"@timestamp": "t", "data_stream": {"dataset": "lab.prediction"}, "trace": {"id": "abc"}}
     features = [{"name": "a", "type": "integer", "min": 0.5}, {"name": "b", "type": "real", "min": 0.5}]
+    rules = {f"/api/alerting/rule/{rule['id']}": RULE | {"name": rule["name"]} for rule in RULES}
     export = [{"type": "dashboard", "attributes": {"title": "A"}}, {"missingRefCount": 0, "excludedObjectsCount": 0}]
     server.not_ready = 0
     server.answers = {
@@ -158,6 +180,7 @@ def load_smoke(server: type[StandIn], monkeypatch: pytest.MonkeyPatch) -> Iterat
         "/traces-apm*/_search?ignore_unavailable=true": {"hits": {"hits": [{"_source": {"trace": {"id": "abc"}}}]}},
         "/api/data_views/data_view/lab-prediction": {"data_view": {"name": "N", "title": "T"}},
         "/api/saved_objects/_export": b"\n".join(json.dumps(line).encode() for line in export),
+        **rules,
     }
     yield module
     sys.modules.pop("tests.elk_smoke")

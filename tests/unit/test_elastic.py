@@ -17,9 +17,14 @@ from tests.unit.logstash import parse
 SERVICES = Path(__file__).resolve().parents[2] / "services"
 ELASTIC = SERVICES / "elasticsearch"
 # What the dashboards use of the traces; these names are the APM Server's.
-APM_FIELDS = {"@timestamp": "date", "transaction.name": "keyword", "transaction.duration.us": "long"}
+APM_FIELDS = {
+    "@timestamp": "date",
+    "processor.event": "keyword",
+    "transaction.name": "keyword",
+    "transaction.duration.us": "long",
+}
 EVENTS = events.Event.__subclasses__()
-# Those of lab/events.py, and one for lines that are no event.
+# Those of lab/event_types.py, and one for lines that are no event.
 DATASETS = {*events.DATASETS, "lab.unreadable"}
 
 
@@ -44,6 +49,7 @@ STREAMS = load("data_streams.json")["lab"]
 USERS = load("users.json")
 PIPELINE = (SERVICES / "logstash/pipeline/lab.conf").read_text()
 OBJECTS = [json.loads(line) for path in (SERVICES / "kibana/objects").glob("*.ndjson") for line in path.open()]
+RULES = [json.loads(path.read_text()) for path in sorted((SERVICES / "kibana/rules").glob("*.json"))]
 VIEWS = {found["id"]: found["attributes"]["title"] for found in OBJECTS if found["type"] == "index-pattern"}
 DASHBOARDS = [found for found in OBJECTS if found["type"] == "dashboard"]
 PANELS = [panel for board in DASHBOARDS for panel in json.loads(board["attributes"]["panelsJSON"])]
@@ -195,24 +201,59 @@ def test_every_reference_of_a_saved_object_resolves():
 def test_a_panel_uses_fields_that_there_are(panel):
     """Each panel uses mapped fields that can be grouped or summed, and shows columns that it computes."""
     attributes = panel["embeddableConfig"]["attributes"]
+    references = {reference["name"]: VIEWS[reference["id"]] for reference in attributes["references"]}
     state = attributes["state"]
-    ((layer, content),) = state["datasourceStates"]["formBased"]["layers"].items()
-    (reference,) = attributes["references"]
-    assert reference["name"] == f"indexpattern-datasource-layer-{layer}"
-    known = APM_FIELDS if VIEWS[reference["id"]] == "traces-apm*" else FIELDS
-    columns = content["columns"]
-    assert content["columnOrder"] == list(columns)
-    for column in columns.values():
-        if (name := column["sourceField"]) != "___records___":
-            assert known[name] != "match_only_text"
-            kinds = {"string": {"keyword"}, "date": {"date"}, "number": {"long", "double"}}
-            assert known[name] in kinds[column["dataType"]]
-        assert column.get("params", {}).get("orderBy", {}).get("columnId", "count") in {*columns, "count"}
     vis = state["visualization"]
-    parts = vis.get("layers", [vis])
-    accessors = [part.get("xAccessor") for part in parts] + [part.get("splitAccessor") for part in parts]
-    accessors += [name for part in parts for name in part.get("accessors", [])] + [
-        c["columnId"] for c in vis.get("columns", [])
-    ]
-    assert {name for name in accessors if name} == set(columns)
-    assert all(part["layerId"] == layer for part in parts)
+    shown = {part["layerId"]: part for part in vis.get("layers", [vis])}
+    layers = state["datasourceStates"]["formBased"]["layers"]
+    assert set(layers) == {name for name, part in shown.items() if part["layerType"] != "annotations"}
+    for name, layer in layers.items():
+        check_layer(layer, shown[name], references.pop(f"indexpattern-datasource-layer-{name}"))
+    for name, part in shown.items():
+        if part["layerType"] == "annotations":
+            assert references.pop(f"xy-visualization-layer-{name}") == "logs-lab.*-*"
+            for annotation in part["annotations"]:
+                used = {annotation["textField"], annotation["timeField"], *annotation["extraFields"]}
+                assert all(FIELDS[field] != "match_only_text" for field in used)
+    assert not references
+
+
+def check_layer(layer, part, view):
+    """The columns of a layer have mapped fields of the right type, and the panel shows all but parts of a formula."""
+    known = APM_FIELDS if view == "traces-apm*" else FIELDS
+    columns = layer["columns"]
+    assert layer["columnOrder"] == list(columns)
+    kinds = {"string": {"keyword"}, "date": {"date"}, "number": {"long", "double"}, "boolean": {"boolean"}}
+    parts = {name for column in columns.values() for name in column.get("references", [])}
+    for column in columns.values():
+        if (name := column.get("sourceField", "___records___")) != "___records___":
+            assert known[name] in kinds[column["dataType"]]
+        order = column.get("params", {}).get("orderBy", {})
+        assert order.get("columnId", "count") in {*columns, "count"}
+        assert columns.get(order.get("columnId"), {}).get("operationType") != "last_value", "Kibana cannot sort by it"
+    accessors = [part.get("xAccessor"), part.get("splitAccessor"), *part.get("accessors", [])]
+    accessors += [column["columnId"] for column in part.get("columns", [])]
+    assert {name for name in accessors if name} | parts == set(columns)
+
+
+def test_a_trace_id_is_a_link_to_its_trace():
+    """Each view of events shows a trace id as a link to the trace in Kibana's APM."""
+    for saved in OBJECTS:
+        if saved["type"] == "index-pattern" and saved["id"] != "lab-unreadable":
+            link = json.loads(saved["attributes"]["fieldFormatMap"])["trace.id"]
+            assert link == {
+                "id": "url",
+                "params": {"urlTemplate": "apm/link-to/trace/{{value}}", "labelTemplate": "{{value}}"},
+            }
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda e: e.__name__)
+def test_the_event_id_is_the_document_id(event):
+    """Every event has an id on disk, and Logstash stores the event under that id, so that a repeat is no second one."""
+    (name,) = [field.encode_name for field in msgspec.structs.fields(event) if field.name == "id"]
+    (known,) = [settings["add_field"] for plugin, settings in parse(PIPELINE)["filter"][:1] if plugin == "mutate"]
+    branch = PIPELINE[: PIPELINE.index("} else {")]
+    assert f'"{event.__struct_config__.tag}"' in branch
+    assert name == "event.id"
+    assert known["[@metadata][id]"] == "%{[event][id]}"
+    assert parse(PIPELINE)["output"][0][1]["document_id"] == "%{[@metadata][id]}"

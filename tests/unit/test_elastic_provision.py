@@ -9,8 +9,9 @@ import pytest
 
 from lab.settings import Settings
 from launcher.services import ELASTIC as SERVICES
-from tests.unit.elastic import ECS, TRACES, load_provision, load_smoke, stand_in
-from tests.unit.test_elastic import ELASTIC, OBJECTS, STREAMS, USERS
+from tests.unit import kibana_rules
+from tests.unit.elastic import ECS, RULE, TRACES, load_provision, load_smoke, stand_in
+from tests.unit.test_elastic import ELASTIC, OBJECTS, RULES, STREAMS, USERS
 
 # Cut off half-way, not HTTP at all, an error cut off, and a connection closed without a word.
 BROKEN = (
@@ -93,6 +94,84 @@ def test_setup_imports_every_object(setup, server, capsys):
     server.importable = False
     assert setup.main(["kibana"]) == 1
     assert "lab-alert" in capsys.readouterr().err
+
+
+def rule_path(rule):
+    return f"/api/alerting/rule/{rule['id']}"
+
+
+def test_setup_creates_each_rule_and_changes_it_later(setup, server, capsys):
+    """The first run creates the rules with their own ids, and the next one changes them and disables none."""
+    assert setup.main(["kibana"]) == 0
+    created = {path: json.loads(body) for path, body in server.kept.items() if "/rule/" in path}
+    assert created == {rule_path(rule): {k: v for k, v in rule.items() if k != "id"} for rule in RULES}
+    assert len(created) == 3
+    assert setup.main(["kibana"]) == 0
+    asked = [(method, path) for method, path, _ in server.asked if "/rule/" in path]
+    assert [method for method, _ in asked] == ["GET", "POST"] * 3 + ["GET", "PUT"] * 3
+    for rule in RULES:
+        changed = json.loads(server.kept[rule_path(rule)])
+        assert changed == {k: v for k, v in rule.items() if k in ("name", "tags", "schedule", "params", "actions")}
+    assert capsys.readouterr().out.count("(there)") == 3
+
+
+def test_setup_takes_a_rule_whose_creation_was_not_answered(setup, server, monkeypatch):
+    """When the answer to POST was lost, the repeat is a conflict, and the rule is changed."""
+    assert setup.main(["kibana"]) == 0
+    server.asked.clear()
+    real = server.rule
+    monkeypatch.setattr(server, "rule", lambda self, body: (404, {}) if self.command == "GET" else real(self, body))
+    assert setup.main(["kibana"]) == 0
+    assert [method for method, path, _ in server.asked if "/rule/" in path] == ["GET", "POST", "PUT"] * 3
+
+
+def test_setup_names_a_rule_that_kibana_refuses(setup, server, monkeypatch, capsys):
+    """The message names the rule and the reason, and the setup fails."""
+    monkeypatch.setattr(kibana_rules, "check", lambda *_: (_ for _ in ()).throw(ValueError("no such field")))
+    assert setup.main(["kibana"]) == 1
+    error = capsys.readouterr().err
+    assert RULES[0]["name"] in error
+    assert "no such field" in error
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "model-alert"},
+        {"rule_type_id": ".index-threshold"},
+        {"schedule": {"interval": "1 minute"}},
+        {"actions": [{"id": "webhook"}]},
+        {"sourceFields": []},
+        {"params": {"searchType": "esQuery"}},
+        {"params": RULES[1]["params"] | {"groupBy": "top", "termField": None}},
+        {"params": RULES[1]["params"] | {"esQuery": "{}"}},
+        {"params": RULES[0]["params"] | {"threshold": [1]}},
+    ],
+)
+def test_the_stand_in_refuses_a_wrong_rule(change):
+    """The stand-in refuses wrong rules, so that its acceptance proves something."""
+    rule = {**RULES[1], **change}
+    with pytest.raises(ValueError, match=r"."):
+        kibana_rules.check(json.dumps({k: v for k, v in rule.items() if k != "id"}).encode(), "POST", rule["id"])
+
+
+def test_lab_reader_sees_the_rules():
+    """The role reads all of Kibana's default space, and Kibana's feature of stack rules is part of that privilege."""
+    (application,) = json.loads((ELASTIC / "roles/lab_reader.json").read_text())["applications"]
+    assert application["privileges"] == ["space_read"]
+    assert application["resources"] == ["space:default"]
+    assert {rule["consumer"] for rule in RULES} == {"stackAlerts"}
+
+
+def test_smoke_says_which_rule_is_missing_or_fails(smoke, server, capsys):
+    """The script names a rule that is not there, and one whose last run failed."""
+    server.answers[rule_path(RULES[0])] = RULE | {"name": "N", "execution_status": {"status": "error", "error": "E"}}
+    assert smoke.main() == 1
+    assert f"MISSING  rules: the rule {RULES[0]['name']} fails: E" in capsys.readouterr().out
+    del server.answers[rule_path(RULES[0])]
+    server.kept.clear()
+    assert smoke.main() == 1
+    assert f"MISSING  rules: Kibana has no rule {RULES[0]['name']} (404)" in capsys.readouterr().out
 
 
 def test_setup_says_what_is_wrong(setup, server, monkeypatch, capsys):

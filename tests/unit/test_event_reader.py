@@ -152,3 +152,29 @@ def test_a_line_that_is_written_while_it_is_read_is_not_counted_as_broken(tmp_pa
         assert (reader.broken, reader.unknown) == (0, 0)
     assert GrowingFile.rest == b"", "the file has grown"
     assert [event.id for event in Reader(tmp_path)] == ["0", "1"]
+
+
+def test_the_figures_of_the_monitor_are_read_as_they_were_written(tmp_path):
+    """The reader gives each metric and each drift test with its values, and a metric without a promise has none."""
+    about = {"timestamp": NOON, "service": "monitor", "model_name": "small", "model_version": "2"}
+    written = [
+        events.Quality(id="1", metric="recall", value=0.96, low=0.91, high=0.99, count=200, promise=0.95, **about),
+        events.Quality(id="2", metric="brier", value=0.04, low=0.02, high=0.07, count=200, **about),
+        events.Drift(
+            id="3",
+            feature="score",
+            statistic="score",
+            psi=0.2,
+            limit=0.1,
+            p_value=0.001,
+            count=200,
+            drifted=True,
+            **about,
+        ),
+    ]
+    with events.Writer(tmp_path, "monitor") as writer:
+        writer.write(written)
+    reader = read(tmp_path)
+    assert list(reader) == written
+    assert (reader.broken, reader.unknown) == (0, 0)
+    assert [event.promise for event in written[:2]] == [0.95, None]
